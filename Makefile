@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` work from a clean clone on a bare Debian; every other target is a part of them.
+
+PYTHON ?= python3
+VENV := .venv
+TESTBED := $(VENV)/bin/testbed
+JOBS ?= 2
+
+.PHONY: help setup demo test test-all unit lint image clean
+
+help:
+	@echo 'make demo      set up and judge two real candidates: one passes, one is rejected'
+	@echo 'make setup     system packages, Python environment, guest image; the command is $(TESTBED)'
+	@echo 'make test      set up and test, real guests among it (about 15 minutes on 2 cores)'
+	@echo 'make test-all  every test'
+	@echo 'make unit      tests without guests'
+	@echo 'make lint      ruff, mypy, reuse'
+
+setup: $(VENV)/.installed
+	@ci/system-packages
+	@$(TESTBED) image build
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@ci/system-packages
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install --quiet --require-hashes --requirement requirements.lock
+	@$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	@ci/demo
+
+test: setup lint
+	@$(VENV)/bin/pytest -n $(JOBS) -m 'not slow'
+
+test-all: setup lint
+	@$(VENV)/bin/pytest -n $(JOBS)
+
+unit: $(VENV)/.installed
+	@$(VENV)/bin/pytest -n $(JOBS) -m 'not guest'
+
+lint: $(VENV)/.installed
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) cases dist build
