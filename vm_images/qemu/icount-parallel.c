@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Parallel virtual time for -icount: every vCPU has a time of its own.
+ *
+ * Stock -icount has one clock that counts the instructions of all vCPUs, so
+ * N vCPUs share the speed of one.  Here the N vCPUs are N processes of a
+ * conservative discrete-event simulation, run in turn by the one vCPU thread:
+ *
+ *  - The runnable vCPU that is furthest behind runs next, until it is a
+ *    quantum ahead of the next one, or meets the next timer, or sleeps, or
+ *    interrupts another vCPU that has not reached that point in time.  This
+ *    is a "turn"; its end is fixed when it starts, in virtual time.
+ *  - The machine's time is the time of the vCPU that is furthest behind.
+ *    Timers run at the machine's time, in this thread and nowhere else.
+ *  - A vCPU that wakes starts at the time of whoever woke it.
+ *  - When all vCPUs sleep, the machine's time jumps to the next timer.
+ *
+ * All decisions depend on guest state and virtual time only.  Other threads
+ * may cut the execution of a turn anywhere (monitor commands, stop and cont,
+ * RCU), but then the same turn goes on to the same end afterwards, even
+ * across a snapshot.
+ *
+ * Times are counted in instructions.  While a turn executes, the counter of
+ * stock -icount holds the running vCPU's own time; else the machine's time.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/notify.h"
+#include "qemu/rcu.h"
+#include "qemu/seqlock.h"
+#include "qemu/timer.h"
+#include "exec/cpu-common.h"
+#include "hw/boards.h"
+#include "migration/vmstate.h"
+#include "system/cpu-timers.h"
+#include "system/cpu-timers-internal.h"
+#include "system/icount-parallel.h"
+#include "system/runstate.h"
+#include "accel/tcg/tcg-accel-ops.h"
+#include "accel/tcg/tcg-accel-ops-icount.h"
+#include "accel/tcg/tcg-accel-ops-rr.h"
+
+/*
+ * A vCPU that is a quantum ahead sees and makes events that much too early
+ * for the others: beyond ten milliseconds of the fastest clock that is no
+ * multiprocessor any more.
+ */
+#define QUANTUM_MAX 10000000
+
+/* No limit is in sight: look again after that many instructions. */
+#define FAR_AWAY INT32_MAX
+
+int64_t icount_parallel_quantum;
+
+static struct ParallelTime {
+    /* How many vCPUs there can be; length of the arrays. */
+    uint32_t count;
+    /* Each vCPU's own time, and whether it slept when last looked at. */
+    int64_t *local;
+    uint8_t *asleep;
+    /* The machine's time. */
+    int64_t global;
+    /* Index of the vCPU of the last turn: among equals it comes last. */
+    uint32_t last;
+    /* The turn of @last is not over, it goes on to @turn_end. */
+    bool in_turn;
+    int64_t turn_end;
+
+    /* In the snapshot to tell if it fits; not part of the machine's state. */
+    int64_t quantum;
+    uint32_t shift;
+
+    /* The running vCPU interrupted one that is behind: the turn is over. */
+    bool yield;
+    /* A vCPU asked the main loop to stop or reset the machine; its index. */
+    bool held;
+    uint32_t holder;
+} par;
+
+static int64_t clock_get(void)
+{
+    return qatomic_read_i64(&timers_state.qemu_icount);
+}
+
+static void clock_set(int64_t now)
+{
+    if (now == clock_get()) {
+        return;
+    }
+    seqlock_write_lock(&timers_state.vm_clock_seqlock,
+                       &timers_state.vm_clock_lock);
+    qatomic_set_i64(&timers_state.qemu_icount, now);
+    seqlock_write_unlock(&timers_state.vm_clock_seqlock,
+                         &timers_state.vm_clock_lock);
+}
+
+/* Only guest state counts here: work queued by other threads does not. */
+static bool is_asleep(CPUState *cpu)
+{
+    return cpu->halted && !cpu_has_work(cpu);
+}
+
+/*
+ * Nanoseconds to the next timer that this thread runs, or -1.  The lists of
+ * the AioContexts belong to the main loop and must not cut turns.
+ */
+static int64_t timer_deadline(void)
+{
+    return timerlist_deadline_ns(main_loop_tlg.tl[QEMU_CLOCK_VIRTUAL]);
+}
+
+/* The same in instructions from now, at most FAR_AWAY. */
+static int64_t timer_limit(void)
+{
+    int64_t deadline = timer_deadline();
+
+    if (deadline < 0) {
+        return FAR_AWAY;
+    }
+    return MIN(icount_round(deadline), FAR_AWAY);
+}
+
+/* Whoever was found asleep and is awake now was woken at @now. */
+static void note_wakeups(int64_t now)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        uint32_t i = cpu->cpu_index;
+        bool asleep = is_asleep(cpu);
+
+        if (par.asleep[i] && !asleep) {
+            par.local[i] = MAX(par.local[i], now);
+        }
+        par.asleep[i] = asleep;
+    }
+}
+
+static bool any_wakeup(void)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (par.asleep[cpu->cpu_index] && !is_asleep(cpu)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The guest asked for a reset, a shutdown or a stop, and the main loop has
+ * not done it yet.  How long that takes depends on the host, so no vCPU may
+ * run in the meantime.
+ */
+static void hold(CPUState *cpu)
+{
+    par.held = true;
+    par.holder = cpu->cpu_index;
+}
+
+static bool is_held(void)
+{
+    CPUState *cpu;
+
+    if (par.held) {
+        cpu = qemu_get_cpu(par.holder);
+        par.held = cpu && !cpu->unplug && (cpu->stop || cpu->stopped);
+    }
+    return par.held || qemu_shutdown_requested_get() ||
+           qemu_reset_requested_get();
+}
+
+static void run_timers(void)
+{
+    CPUState *cpu = current_cpu;
+    bool stopped = cpu->stop || cpu->stopped;
+
+    qemu_clock_run_timers(QEMU_CLOCK_VIRTUAL);
+    /* Timers of AioContexts are run by the main loop: tell it. */
+    if (qemu_clock_deadline_ns_all(QEMU_CLOCK_VIRTUAL,
+                                   QEMU_TIMER_ATTR_ALL) == 0 &&
+        timer_deadline() != 0) {
+        qemu_clock_notify(QEMU_CLOCK_VIRTUAL);
+    }
+    if (!stopped && (cpu->stop || cpu->stopped)) {
+        /* A watchdog, for example. */
+        hold(cpu);
+    }
+    note_wakeups(par.global);
+}
+
+static void vm_state_changed(void *opaque, bool running, RunState state)
+{
+    /*
+     * The request has been carried out.  vCPUs that a debugger does not
+     * resume stay stopped and hold nobody.
+     */
+    par.held = false;
+}
+
+/* All vCPUs sleep: jump to the next timer.  False if there is none. */
+static bool jump_to_timer(void)
+{
+    int64_t deadline;
+
+    qemu_clock_enable(QEMU_CLOCK_VIRTUAL, true);
+    par.global = MAX(par.global, par.local[par.last]);
+    clock_set(par.global);
+    deadline = timer_deadline();
+    if (deadline < 0) {
+        deadline = qemu_clock_deadline_ns_all(QEMU_CLOCK_VIRTUAL,
+                                              QEMU_TIMER_ATTR_ALL);
+    }
+    if (deadline < 0) {
+        return false;
+    }
+    par.global += icount_round(deadline);
+    clock_set(par.global);
+    run_timers();
+    return true;
+}
+
+/* Choose the vCPU that is furthest behind and how far it may run. */
+static CPUState *begin_turn(void)
+{
+    CPUState *cpu, *first = NULL;
+    int64_t second = INT64_MAX;
+    uint32_t first_rank = 0;
+
+    CPU_FOREACH(cpu) {
+        uint32_t i = cpu->cpu_index, rank;
+        int64_t local;
+
+        /* A debugger may have resumed only some of the vCPUs. */
+        if (par.asleep[i] || !cpu_can_run(cpu)) {
+            continue;
+        }
+        par.local[i] = MAX(par.local[i], par.global);
+        local = par.local[i];
+        rank = (i + par.count - par.last - 1) % par.count;
+        if (!first) {
+            first = cpu;
+            first_rank = rank;
+        } else if (local < par.local[first->cpu_index] ||
+                   (local == par.local[first->cpu_index] &&
+                    rank < first_rank)) {
+            second = MIN(second, par.local[first->cpu_index]);
+            first = cpu;
+            first_rank = rank;
+        } else {
+            second = MIN(second, local);
+        }
+    }
+    if (!first) {
+        return NULL;
+    }
+    par.global = par.local[first->cpu_index];
+    clock_set(par.global);
+    par.last = first->cpu_index;
+    par.turn_end = second == INT64_MAX ? INT64_MAX
+                                       : second + icount_parallel_quantum;
+    return first;
+}
+
+/* Run @cpu's turn, or a part of it. */
+static void run_turn(CPUState *cpu)
+{
+    int64_t *local = &par.local[cpu->cpu_index];
+    int64_t budget;
+    int ret;
+
+    qemu_clock_enable(QEMU_CLOCK_VIRTUAL,
+                      !(cpu->singlestep_enabled & SSTEP_NOTIMER));
+    clock_set(*local);
+    budget = MIN(par.turn_end - *local, timer_limit());
+    if (budget <= 0) {
+        par.in_turn = false;
+        clock_set(par.global);
+        return;
+    }
+    par.in_turn = true;
+    par.yield = false;
+
+    g_assert(cpu->neg.icount_decr.u16.low == 0);
+    g_assert(cpu->icount_extra == 0);
+    cpu->icount_budget = budget;
+    cpu->neg.icount_decr.u16.low = MIN(budget, 0xffff);
+    cpu->icount_extra = budget - cpu->neg.icount_decr.u16.low;
+
+    current_cpu = cpu;
+    bql_unlock();
+    ret = tcg_cpu_exec(cpu);
+    icount_update(cpu);
+    bql_lock();
+
+    cpu->neg.icount_decr.u16.low = 0;
+    cpu->icount_extra = 0;
+    cpu->icount_budget = 0;
+    *local = clock_get();
+
+    /* Code for a single thread has no instructions that raise it. */
+    g_assert(ret != EXCP_ATOMIC);
+    if (ret == EXCP_DEBUG) {
+        cpu_handle_guest_debug(cpu);
+    }
+    if (cpu->stop || cpu->stopped) {
+        hold(cpu);
+    }
+    /*
+     * What else made it leave (a kick by another thread, queued work) is no
+     * reason to end the turn: the next call goes on with it.
+     */
+    if (par.yield || is_asleep(cpu) || any_wakeup()) {
+        par.in_turn = false;
+        note_wakeups(*local);
+    }
+    clock_set(par.global);
+}
+
+/* One step of the machine; false if only another thread can cause the next. */
+static bool step(void)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        /*
+         * From here on what asks for attention is looked at, so an older
+         * request to leave the execution loop is served.
+         */
+        qatomic_set_mb(&cpu->exit_request, 0);
+        if (cpu->stop || !cpu_work_list_empty(cpu)) {
+            return true;
+        }
+    }
+    if (!runstate_is_running() || is_held()) {
+        return false;
+    }
+    if (clock_get() != par.global) {
+        /* A snapshot that was taken without parallel time was loaded. */
+        par.global = clock_get();
+        for (uint32_t i = 0; i < par.count; i++) {
+            par.local[i] = par.global;
+        }
+        par.in_turn = false;
+    }
+
+    if (par.in_turn) {
+        cpu = qemu_get_cpu(par.last);
+        if (cpu && cpu_can_run(cpu) && !is_asleep(cpu) && !any_wakeup()) {
+            run_turn(cpu);
+            return true;
+        }
+        par.in_turn = false;
+    }
+
+    note_wakeups(par.global);
+    cpu = begin_turn();
+    if (!cpu) {
+        CPU_FOREACH(cpu) {
+            if (!par.asleep[cpu->cpu_index]) {
+                /* Awake but stopped by a debugger: time stands still. */
+                return false;
+            }
+        }
+        return jump_to_timer();
+    }
+    if (timer_deadline() == 0) {
+        run_timers();
+        return true;
+    }
+    run_turn(cpu);
+    return true;
+}
+
+static void force_rcu(Notifier *notify, void *data)
+{
+    rr_kick_vcpu_thread(NULL);
+}
+
+void icount_parallel_thread(void)
+{
+    static Notifier force_rcu_notifier = { .notify = force_rcu };
+    CPUState *cpu;
+
+    rcu_add_force_rcu_notifier(&force_rcu_notifier);
+    while (true) {
+        CPU_FOREACH(cpu) {
+            current_cpu = cpu;
+            qemu_wait_io_event_common(cpu);
+        }
+        CPU_FOREACH(cpu) {
+            if (cpu->unplug && !cpu_can_run(cpu)) {
+                tcg_cpu_destroy(cpu);
+                break;
+            }
+        }
+        if (!step()) {
+            qemu_cond_wait_bql(first_cpu->halt_cond);
+        }
+    }
+}
+
+void icount_parallel_handle_interrupt(CPUState *cpu, int mask)
+{
+    CPUState *self = current_cpu;
+    int64_t now;
+
+    icount_handle_interrupt(cpu, mask);
+    if (!self || !self->running || self == cpu) {
+        return;
+    }
+    /*
+     * The other one sleeps, or is behind this point in time: it has to get
+     * here before this one goes on, or the answer takes a quantum.
+     */
+    now = clock_get() + self->icount_budget -
+          (self->neg.icount_decr.u16.low + self->icount_extra);
+    if (par.asleep[cpu->cpu_index] ? !is_asleep(cpu)
+                                   : par.local[cpu->cpu_index] <= now) {
+        par.yield = true;
+        cpu_exit(self);
+    }
+}
+
+void icount_parallel_spend(CPUState *cpu, int64_t ns)
+{
+    int64_t left = cpu->neg.icount_decr.u16.low + cpu->icount_extra;
+    int64_t cost = ns < 0 ? left : MIN(left, MAX(icount_round(ns), 1));
+
+    /*
+     * From the whole budget, not only from the part of it that is in the
+     * decrementer: how it is divided depends on when other threads kick.
+     */
+    left -= cost;
+    cpu->neg.icount_decr.u16.low = MIN(left, 0xffff);
+    cpu->icount_extra = left - cpu->neg.icount_decr.u16.low;
+    cpu->exception_index = -1;
+    cpu_loop_exit(cpu);
+}
+
+static int pre_save(void *opaque)
+{
+    par.quantum = icount_parallel_quantum;
+    par.shift = timers_state.icount_time_shift;
+    return 0;
+}
+
+static int post_load(void *opaque, int version_id)
+{
+    if (par.shift != timers_state.icount_time_shift) {
+        error_report("icount: the snapshot was taken with shift=%" PRIu32
+                     " but shift=%d is set now; "
+                     "use the same shift= as for the snapshot",
+                     par.shift, timers_state.icount_time_shift);
+        return -EINVAL;
+    }
+    if (par.quantum != icount_parallel_quantum) {
+        warn_report("icount: the snapshot was taken with parallel=%" PRId64
+                    ", the run goes on with parallel=%" PRId64,
+                    par.quantum, icount_parallel_quantum);
+    }
+    if (par.last >= par.count) {
+        error_report("icount: vCPU %" PRIu32 " of the snapshot's turn is not "
+                     "below %" PRIu32 "; the snapshot is damaged",
+                     par.last, par.count);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static const VMStateDescription vmstate_icount_parallel = {
+    .name = "icount-parallel",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .pre_save = pre_save,
+    .post_load = post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32_EQUAL(count, struct ParallelTime,
+                             "the largest number of vCPUs (-smp maxcpus=) "
+                             "has to be the snapshot's"),
+        VMSTATE_VARRAY_UINT32(local, struct ParallelTime, count, 1,
+                              vmstate_info_int64, int64_t),
+        VMSTATE_VARRAY_UINT32(asleep, struct ParallelTime, count, 1,
+                              vmstate_info_uint8, uint8_t),
+        VMSTATE_INT64(global, struct ParallelTime),
+        VMSTATE_UINT32(last, struct ParallelTime),
+        VMSTATE_BOOL(in_turn, struct ParallelTime),
+        VMSTATE_INT64(turn_end, struct ParallelTime),
+        VMSTATE_INT64(quantum, struct ParallelTime),
+        VMSTATE_UINT32(shift, struct ParallelTime),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+bool icount_parallel_configure(QemuOpts *opts, Error **errp)
+{
+    const char *value = qemu_opt_get(opts, "parallel");
+    const char *shift = qemu_opt_get(opts, "shift");
+    int64_t quantum;
+    int i;
+
+    if (!value) {
+        return true;
+    }
+    if (qemu_strtoi64(value, NULL, 0, &quantum) < 0 || quantum < 0 ||
+        quantum > QUANTUM_MAX) {
+        error_setg(errp, "icount: parallel=%s found, expected a number of "
+                   "instructions from 1 to %d, or 0 for off; "
+                   "10000 is a good start", value, QUANTUM_MAX);
+        return false;
+    }
+    if (quantum == 0) {
+        return true;
+    }
+    if (!shift || strcmp(shift, "auto") == 0) {
+        error_setg(errp, "icount: parallel= found with %s, expected a fixed "
+                   "rate; set shift=0",
+                   shift ? "shift=auto" : "no shift=");
+        return false;
+    }
+    if (qemu_opt_get_bool(opts, "sleep", true)) {
+        error_setg(errp, "icount: parallel= found with sleep=on, which ties "
+                   "virtual time to the host's; set sleep=off");
+        return false;
+    }
+    if (qemu_opt_get(opts, "rr")) {
+        error_setg(errp, "icount: parallel= found with rr=%s, expected no "
+                   "record/replay; such a run repeats without it, remove rr=",
+                   qemu_opt_get(opts, "rr"));
+        return false;
+    }
+
+    icount_parallel_quantum = quantum;
+    par.count = current_machine->smp.max_cpus;
+    par.local = g_new0(int64_t, par.count);
+    par.asleep = g_new0(uint8_t, par.count);
+    for (i = 0; i < par.count; i++) {
+        /* Like a vCPU that was just plugged in: it waits to be woken. */
+        par.asleep[i] = true;
+    }
+    qemu_add_vm_change_state_handler(vm_state_changed, NULL);
+    vmstate_register(NULL, 0, &vmstate_icount_parallel, &par);
+    return true;
+}

@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Builds the guest runner, inside the builder root: build.sh SRC OUT [TOOLS]. TOOLS is the `tools` directory of the
+# kernel's source; with it libbpf is built from there and knows as much as the guest's kernel (Debian 13's 1.5 cannot
+# associate a scheduler's other programs with it). The same sources give the same bytes: no paths, no dates, no build
+# id, and the order of the files is fixed.
+set -eu
+src=$(cd "$1" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+tools=${3:-}
+export LC_ALL=C
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+flags="-std=gnu11 -D_GNU_SOURCE -O2 -ffile-prefix-map=$src=runner -ffile-prefix-map=$work=work"
+bpf=-lbpf
+if [ -n "$tools" ]; then
+	tools=$(cd "$tools" && pwd)
+	flags="$flags -ffile-prefix-map=$tools=tools"
+	mkdir -p "$work/include/bpf" "$work/libbpf"
+	cp "$tools"/lib/bpf/*.h "$work/include/bpf/"
+	for c in "$tools"/lib/bpf/*.c; do
+		# shellcheck disable=SC2086
+		${CC:-gcc} $flags -w -D_LARGEFILE64_SOURCE -D_FILE_OFFSET_BITS=64 -I"$tools/lib/bpf" -I"$tools/include" \
+			-I"$tools/include/uapi" -c "$c" -o "$work/libbpf/$(basename "$c" .c).o"
+	done
+	bpf="-I$work/include $work/libbpf/*.o"
+fi
+cd "$src"
+# shellcheck disable=SC2086
+${CC:-gcc} $flags -Wall -Wextra -Werror -static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
+	btf.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c \
+	pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c util.c \
+	$bpf -lelf -lz -lzstd
+cp "$work/testbed-runner" "$out/testbed-runner.new"
+mv "$out/testbed-runner.new" "$out/testbed-runner"
