@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`testbed image build|list|export|import|prune`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.cli.parser import Options, add_json, verb
+from testbed.cli.run import listen
+from testbed.errors import ExitCode
+
+if TYPE_CHECKING:
+    from testbed.cli.parser import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verbs."""
+    parser = verb(verbs, "image", "build, list, export, import and remove guest images")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build_ = verb(actions, "build", "make the image, if it is not there yet", build)
+    build_.add_argument("--locked", action="store_true", help="fail where a package is not the lock file's")
+    build_.add_argument("--update-lock", action="store_true", help="write the packages that were found to the lock")
+    build_.add_argument("-v", "--verbose", action="store_true", help="show what the stages say")
+    list_ = verb(actions, "list", "list the images of the cache", list_images)
+    add_json(list_)
+    export_ = verb(actions, "export", "write an image to one file", export)
+    export_.add_argument("file", type=Path, metavar="FILE")
+    export_.add_argument("--id", help="which image (default: the one that `run` would use)")
+    import_ = verb(actions, "import", "take an image from a file, after checking every hash", import_image)
+    import_.add_argument("file", type=Path, metavar="FILE")
+    prune_ = verb(actions, "prune", "remove build stages, and all images but the one that `run` would use", prune)
+    prune_.add_argument("--everything", action="store_true", help="that one too")
+
+
+def build(options: Options) -> int:
+    """Make the image."""
+    from testbed import image
+
+    with ExitStack() as stack:
+        listener = listen((), options.verbose, stack)
+        if options.locked or options.update_lock:
+            made = image.build(listener, locked=options.locked, update_lock=options.update_lock)
+        else:
+            made = image.ensure(listener)
+    print(f"image {made.id[:16]}: linux {made.manifest.kernel.release}, qemu {made.manifest.qemu.version}")
+    return int(ExitCode.PASS)
+
+
+def list_images(options: Options) -> int:
+    """List the images."""
+    from testbed import image
+
+    found = image.list_images()
+    if options.json:
+        print(json.dumps([one.manifest.model_dump(mode="json", by_alias=True) for one in found], indent=2))
+        return int(ExitCode.PASS)
+    for one in found:
+        locked = "locked" if one.manifest.locked else "not the lock file's packages"
+        print(f"{one.id[:16]}  linux {one.manifest.kernel.release}  qemu {one.manifest.qemu.version}  {locked}")
+    return int(ExitCode.PASS)
+
+
+def export(options: Options) -> int:
+    """Write an image to a file."""
+    from testbed import image
+
+    image.export(image.load(options.id) if options.id else image.ensure(), options.file)
+    return int(ExitCode.PASS)
+
+
+def import_image(options: Options) -> int:
+    """Take an image from a file."""
+    from testbed import image
+
+    made = image.import_(options.file)
+    print(f"image {made.id[:16]}: linux {made.manifest.kernel.release}, qemu {made.manifest.qemu.version}")
+    return int(ExitCode.PASS)
+
+
+def prune(options: Options) -> int:
+    """Remove what is not used."""
+    from testbed import image
+
+    removed = image.prune(everything=options.everything)
+    for name in removed.images:
+        print(f"removed image {name[:16]}")
+    print(f"freed {removed.freed_bytes >> 20} MiB")
+    return int(ExitCode.PASS)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`testbed run` and `testbed build`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from testbed.cli.parser import Options, Parser, count, verb
+from testbed.errors import ExitCode, UsageError
+from testbed.report import (
+    Event,
+    Format,
+    Heartbeat,
+    JsonLines,
+    Listener,
+    TextProgress,
+    VerdictReached,
+    harmless,
+    parse_formats,
+    printed,
+    render,
+)
+
+if TYPE_CHECKING:
+    from testbed.case import LiveProbe
+    from testbed.cli.parser import Verbs
+    from testbed.image import Image
+    from testbed.verdict import Verdict
+    from testbed.vm.guest import Boot, Guest
+
+RUN_EXAMPLES = """\
+  testbed run my.bpf.c                        compile it, run it in guests, judge it
+  testbed run my.bpf.c --policy quick         safety only, the shortest road to an answer
+  testbed run my.bpf.c -k stall               only the scenarios whose name matches
+  testbed run -- scx_simple                   one of the kernel's example schedulers
+  testbed run -- scx_bpfland --slice-us 5000  an installed scheduler with its options
+  testbed run my.bpf.c --format json          one JSON document on stdout
+"""
+BUILD_EXAMPLES = """\
+  testbed build my.bpf.c --out built          compile and look at it, run nothing
+"""
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verbs."""
+    parser = verb(verbs, "run", "judge a candidate in guests", run, RUN_EXAMPLES)
+    parser.usage = "testbed run CANDIDATE [OPTION]…\n       testbed run [OPTION]… -- PROGRAM [ARG]…"
+    _add_candidate(parser)
+    parser.add_argument("--policy", default="default", help="what to demand: quick, default, full, or a file")
+    parser.add_argument("--baseline", default="eevdf", choices=["eevdf"], help="compared with (default: eevdf)")
+    parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only scenarios whose name matches")
+    parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
+    parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
+    parser.add_argument("--all", action="store_true", dest="run_all", help="go on after the first failure")
+    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the case's directory, new or empty")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that would be run, run nothing")
+    parser.add_argument("--keep", action="store_true", help="`cases prune` leaves this case alone")
+    add_formats(parser)
+    parser = verb(verbs, "build", "compile a candidate and look at what came out", build, BUILD_EXAMPLES)
+    _add_candidate(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep object and log in DIR, new or empty")
+
+
+def _add_candidate(parser: Parser) -> None:
+    parser.add_argument("candidate", nargs="?", metavar="CANDIDATE", help="a `.bpf.c` or a compiled `.bpf.o`")
+
+
+def add_formats(parser: Parser) -> None:
+    """`--format` and `-v`, for every verb that ends in a verdict."""
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        metavar="FORMAT[=FILE]",
+        help="text (default), json, jsonl; to FILE instead of stdout; may be repeated",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
+
+
+def given_candidate(options: Options) -> str | tuple[str, ...]:
+    """The one candidate that the command line names.
+
+    Raises:
+        UsageError: it names none, or two.
+    """
+    candidate: str | None = options.candidate
+    if (candidate is None) == (options.program is None):
+        raise UsageError(
+            "expected one candidate: a file, or a program behind `--`",
+            hint="testbed run my.bpf.c, or testbed run -- scx_simple",
+        )
+    return candidate if candidate is not None else options.program or ()
+
+
+def run(options: Options) -> int:
+    """Judge a candidate."""
+    from testbed import image as images
+    from testbed import trial
+
+    request = trial.Request(
+        candidate=given_candidate(options),
+        policy=options.policy,
+        clock=options.clock,
+        pattern=options.pattern,
+        cpus=options.cpus,
+        run_all=options.run_all,
+        jobs=options.jobs or os.cpu_count() or 1,
+        out=options.out,
+        keep=options.keep,
+    )
+    formats = parse_formats(options.format)
+    with ExitStack() as stack:
+        listener = listen(formats, options.verbose, stack)
+        image = images.ensure(listener)
+        if options.dry_run:
+            for title, command in trial.rehearse(request, image):
+                print(f"# {title}\n{command}")
+            return int(ExitCode.PASS)
+        desk = trial.Desk(image, listener, _make_guest, _probe)
+        cancel_on_signal(desk.cancelled)
+        _keep_alive(listener, stack)
+        result = trial.hold(request, desk)
+        document = printed(result.verdict, case_dir=str(result.case), elapsed_s=result.elapsed_s)
+        listener(VerdictReached(verdict=document))
+    return print_verdict(result.verdict, formats, result.case, result.elapsed_s)
+
+
+def build(options: Options) -> int:
+    """Compile a candidate, print what was found."""
+    from testbed import image as images
+    from testbed import trial
+
+    with ExitStack() as stack:
+        listener = listen((), verbose=False, stack=stack)
+        artifact = trial.build_only(given_candidate(options), images.ensure(listener), options.out, listener)
+    for finding in artifact.findings:
+        lines = [f"{finding.code}: {finding.title}", *finding.message.splitlines(), f"hint: {finding.hint}", ""]
+        print("\n".join(harmless(line) for line in lines))
+    facts = artifact.candidate
+    print(f"{facts.name}: {facts.ops_name or facts.kind}, sha256 {facts.sha256}")
+    for program in facts.programs:
+        print(f"  {program.section:40} {program.instructions} instructions")
+    return int(ExitCode.PASS if artifact.ok else ExitCode.REJECT)
+
+
+def _make_guest(boot: Boot) -> Guest:
+    from testbed.spec import Clock
+    from testbed.vm.live import LiveGuest
+    from testbed.vm.sim import SimGuest
+
+    return SimGuest(boot) if boot.spec.clock is Clock.SIM else LiveGuest(boot)
+
+
+def _probe(image: Image) -> LiveProbe:
+    from testbed.vm.probe import probe
+
+    return probe(image)
+
+
+def cancel_on_signal(cancelled: threading.Event) -> None:
+    """The first signal ends the work cleanly, a second one at once."""
+
+    def first(number: int, _frame: object) -> None:
+        cancelled.set()
+        signal.signal(number, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, first)
+    signal.signal(signal.SIGTERM, first)
+
+
+def _keep_alive(listener: Listener, stack: ExitStack) -> None:
+    """Tell once a second that the work goes on, so that nobody has to guess."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        seconds = 0
+        while not ended.wait(1.0):
+            seconds += 1
+            listener(Heartbeat(stage="trial", elapsed_s=float(seconds)))
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(ended.set)
+
+
+def listen(formats: Sequence[Format], verbose: bool, stack: ExitStack) -> Listener:
+    """Everybody who wants to hear what happens: the screen, and the event stream where it was asked for."""
+    listeners: list[Callable[[Event], None]] = []
+    for one in formats:
+        if one.name == "jsonl":
+            stream = sys.stdout if one.path is None else stack.enter_context(_create(one.path))
+            listeners.append(JsonLines(stream))
+    listeners.append(TextProgress(sys.stderr, colour=_colour(sys.stderr), verbose=verbose))
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with lock:
+            for listener in listeners:
+                listener(event)
+
+    return tell
+
+
+def _colour(stream: TextIO) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def _create(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"`{path}` can't be written: {(error.strerror or '').lower()}") from error
+
+
+def print_verdict(verdict: Verdict, formats: Sequence[Format], case: Path, elapsed_s: float) -> int:
+    """Write the verdict in every format that was asked for; returns the exit code."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    for one in formats:
+        if one.name == "jsonl":
+            continue  # the listener wrote it as it happened
+        colour = one.path is None and _colour(sys.stdout)
+        text = render(verdict, one.name, case_dir=str(case), elapsed_s=elapsed_s, colour=colour, width=width)
+        if one.path is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            with _create(one.path) as file:
+                file.write(text)
+    return verdict.exit_code

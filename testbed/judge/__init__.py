@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence → Findings → Verdict: a pure function of the case. Knows no VM, no clock and no screen.
+
+`assess` judges one run, `judge` a whole case. One file per family of checks: kernel, liveness, attach, starvation,
+idle, progress, integrity, benefit.
+"""
+
+from testbed.judge.assess import Assessment, assess
+from testbed.judge.conclude import JUDGE_VERSION as VERSION
+from testbed.judge.conclude import judge, pairs, sealed, verdict_bytes, write_verdict
+
+__all__ = ["VERSION", "Assessment", "assess", "judge", "pairs", "sealed", "verdict_bytes", "write_verdict"]

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Better or worse than the baseline, with figures; and figures so much worse that they count as a collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Literal
+
+from testbed.judge.view import Metric, View
+from testbed.policy import Policy
+from testbed.scenario import FigureSpec
+from testbed.spec import Clock, RunSpec
+from testbed.stats import compare, needed_samples
+from testbed.verdict import Benefit, Figure, Finding
+
+NS_PER_UNIT = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+
+Pair = tuple[View, View | None]
+
+
+def resolution(spec: RunSpec, unit: str) -> float:
+    """What `sim` can't tell apart: CPUs' clocks may differ by the quantum. 0 for what is no time."""
+    if spec.clock is not Clock.SIM or unit not in NS_PER_UNIT:
+        return 0.0
+    return (spec.parallel_quantum << spec.icount_shift) / NS_PER_UNIT[unit]
+
+
+def is_latency(unit: str) -> bool:
+    """Whether a figure of this unit is a waiting time; seconds are the duration of a job."""
+    return unit in ("ns", "us", "ms")
+
+
+def collapse(view: View, baseline: View | None, policy: Policy) -> Iterator[Finding]:
+    """Figures of one simulated run that are many times worse than its baseline's. Live ones need all pairs."""
+    if policy.benefit.required != "not-collapsed" or view.run.clock is not Clock.SIM or baseline is None:
+        return
+    for spec in view.scenario.figures:
+        metric, other = view.metrics.get(spec.name), baseline.metrics.get(spec.name)
+        if metric is None or other is None or not _enough(metric) or not _enough(other):
+            continue
+        if collapsed(metric.value, other.value, metric.unit, spec.better, policy):
+            yield _collapse_finding(view, spec, metric, other)
+
+
+def collapsed(value: float, other: float, unit: str, better: Literal["lower", "higher"], policy: Policy) -> bool:
+    """Whether a figure is so much worse than the baseline's that nobody would call it a matter of taste."""
+    limit = policy.benefit.collapse
+    if better == "higher":
+        return value * limit <= other and other > 0
+    if is_latency(unit):
+        floor = policy.benefit.latency_floor * 1e6 / NS_PER_UNIT[unit]
+        if value <= floor or other > floor:
+            return False
+    return value >= limit * other and value > 0
+
+
+def _collapse_finding(view: View, spec: FigureSpec, metric: Metric, other: Metric) -> Finding:
+    code = "latency-collapse" if is_latency(metric.unit) else "throughput-collapse"
+    return view.found(
+        code,
+        f"`{spec.name}` is {metric.value:.6g} {metric.unit}, the baseline's {other.value:.6g} {other.unit}",
+        [metric.ref, other.ref],
+    )
+
+
+def _enough(metric: Metric) -> bool:
+    return metric.samples >= needed_samples(metric.name)
+
+
+def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
+    """The figures of one scenario under one clock, over all its pairs of runs."""
+    if not pairs:
+        return
+    first = pairs[0][0]
+    clock = first.run.clock
+    for spec in first.scenario.figures:
+        both = [
+            (one, two)
+            for view, baseline in pairs
+            if baseline is not None
+            and (one := view.metrics.get(spec.name)) is not None
+            and (two := baseline.metrics.get(spec.name)) is not None
+        ]
+        ones = [one for one, _ in both]
+        twos = [two for _, two in both]
+        unit = ones[0].unit if ones else ""
+        finest = resolution(first.run.spec, unit)
+        enough = len(both) >= (policy.live_pairs if clock is Clock.LIVE else 1)
+        enough = enough and all(_enough(metric) for metric in (*ones, *twos))
+        value = median(one.value for one in ones) if ones else None
+        other = median(two.value for two in twos) if twos else None
+        yield Figure(
+            name=spec.name,
+            scenario=first.scenario.name,
+            clock=clock,
+            unit=unit,
+            better=spec.better,
+            candidate=value,
+            baseline=other,
+            samples=sum(one.samples for one in ones),
+            baseline_samples=sum(two.samples for two in twos),
+            ratio=round(value / other, 6) if value is not None and other else None,
+            resolution=finest,
+            judgement=compare(
+                [one.value for one in ones],
+                [two.value for two in twos],
+                better=spec.better,
+                resolution=finest,
+                indistinct=policy.benefit.indistinct,
+                noise=clock is Clock.LIVE,
+            )
+            if enough
+            else "not measured",
+        )
+
+
+def conclude(all_figures: Sequence[Figure]) -> Benefit:
+    """All figures in a word and a sentence that names where the candidate is slower."""
+    judged = [figure for figure in all_figures if figure.judgement != "not measured"]
+    better = [figure for figure in judged if figure.judgement == "better"]
+    worse = [figure for figure in judged if figure.judgement == "worse"]
+    outcome: Literal["better", "worse", "mixed", "not distinguishable", "not measured"]
+    if not judged:
+        outcome, summary = "not measured", "no figure was measured on both sides"
+    elif better and worse:
+        outcome = "mixed"
+        summary = f"worse than EEVDF in {_names(worse)}; better in {_names(better)}"
+    elif worse:
+        outcome, summary = "worse", f"worse than EEVDF in {_names(worse)}"
+    elif better:
+        outcome, summary = "better", f"better than EEVDF in {_names(better)}"
+    else:
+        outcome, summary = "not distinguishable", f"not distinguishable from EEVDF in {_names(judged)}"
+    if any(figure.clock is Clock.SIM for figure in judged):
+        summary += " (simulated time)"
+    return Benefit(outcome=outcome, summary=summary, figures=tuple(all_figures))
+
+
+def _names(some: Sequence[Figure]) -> str:
+    """The figures that stand out most, each with how many times."""
+
+    def factor(figure: Figure) -> float:
+        ratio = figure.ratio or 1.0
+        return max(ratio, 1 / ratio) if ratio > 0 else 1.0
+
+    ordered = sorted(some, key=lambda figure: (-factor(figure), figure.scenario, figure.name))
+    words = [
+        f"{figure.name}" + (f" ({figure.ratio:.2g} times)" if figure.ratio is not None else "")
+        for figure in ordered[:4]
+    ]
+    if len(ordered) > 4:
+        words.append(f"{len(ordered) - 4} more")
+    return ", ".join(words)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verdict says nothing about: true of what ran, each with a way to check it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from testbed.case import Case, RunEvidence
+from testbed.judge.assess import Assessment
+from testbed.scenario import Scenario
+from testbed.spec import Clock, Role
+from testbed.status import Status
+from testbed.verdict import NotChecked, ScenarioResult
+
+
+def not_checked(
+    case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[Assessment], *, built: bool
+) -> tuple[NotChecked, ...]:
+    """Everything that the case leaves open."""
+    if not built:
+        return (
+            NotChecked(
+                code="nothing-ran",
+                reason="the candidate was not built, so no guest was started",
+                how="repair what the findings name and run it again",
+            ),
+        )
+    return tuple(_entries(case, results, looked_at))
+
+
+def _entries(case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[Assessment]) -> Iterator[NotChecked]:
+    for result in results:
+        if not result.required and result.status in (Status.MISS, Status.ERROR):
+            yield NotChecked(
+                code="optional-scenario",
+                reason=f"`{result.name}` under `{result.clock}` is optional and "
+                + ("was not run" if result.status is Status.MISS else "gave no answer")
+                + (f": {result.reason}" if result.reason else ""),
+                how=f"testbed run … -k {result.name} --clock {result.clock}",
+            )
+    runs = [one.view.run for one in looked_at if one.view.run.spec.role is Role.CANDIDATE]
+    scenarios = {one.view.scenario.name: one.view.scenario for one in looked_at}
+    if not runs:
+        yield NotChecked(code="nothing-ran", reason="no guest ran the candidate", how="run it again, without -k")
+        return
+    yield from _concurrency(case, runs)
+    yield from _machine(runs)
+    yield from _classes(list(scenarios.values()), runs)
+    kernel = f" {case.facts.kernel.release}" if case.facts.kernel else ""
+    yield NotChecked(
+        code="host-kernel",
+        reason=f"only the guest's kernel{kernel} was asked; another kernel may refuse the programs or act otherwise",
+        how="compare `uname -r` of the host with `kernel.release` of this verdict",
+    )
+
+
+def _concurrency(case: Case, runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
+    live = [run for run in runs if run.clock is Clock.LIVE]
+    if any(run.outcome.accelerator == "kvm" for run in live):
+        return
+    why = "" if live else f" ({case.facts.live.reason})" if case.facts.live.reason else ""
+    yield NotChecked(
+        code="real-concurrency",
+        reason=f"CPUs ran in turns, so races finer than the simulation's quantum were not seen{why}",
+        how="testbed run … --clock live on a machine with KVM",
+    )
+    if not live:
+        yield NotChecked(
+            code="real-speed",
+            reason="figures are in simulated time, without caches, SMT or memory bandwidth",
+            how="testbed run … --clock live on a machine with KVM",
+        )
+
+
+def _machine(runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
+    cpus = sorted({run.spec.topology.cpus for run in runs})
+    shown = ", ".join(str(count) for count in cpus)
+    yield NotChecked(
+        code="other-topologies",
+        reason=f"guests had {shown} CPUs, one LLC, no SMT, one NUMA node",
+        how="testbed run … --cpus N",
+    )
+    longest = max((run.stream.events[-1].t for run in runs if run.stream.events), default=0) / 1e9
+    yield NotChecked(
+        code="longer-runs",
+        reason=f"no run lasted longer than {longest:.0f} s of guest time; slow leaks and rare stalls need hours",
+        how="testbed run … --policy full, and a canary on the host",
+    )
+    seeds = {(run.spec.scenario, run.spec.seed) for run in runs if run.clock is Clock.SIM}
+    if seeds and len({seed for _, seed in seeds}) == 1:
+        yield NotChecked(
+            code="other-interleavings",
+            reason="each scenario ran under one seed, which is one order of events of many",
+            how="testbed run … --policy full",
+        )
+
+
+_CLASSES = (
+    (
+        "cpu-hotplug",
+        "/sys/devices/system/cpu/",
+        "no CPU went offline or online",
+        "echo 0 > /sys/devices/system/cpu/cpu1/online in a guest, and back, with the scheduler attached",
+    ),
+    (
+        "suspend",
+        "/sys/power/",
+        "the guest was not suspended",
+        "echo freeze > /sys/power/state in a guest with the scheduler attached",
+    ),
+    (
+        "cgroup-weights-and-bandwidth",
+        "/sys/fs/cgroup/",
+        "no cgroups were made: cpu.weight, cpu.max and cpu.idle were not tried, and the kernel never checks them",
+        "compare the CPU time of two cgroups with weights 100 and 1000, and of one with cpu.max",
+    ),
+)
+
+
+def _classes(scenarios: Sequence[Scenario], runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
+    written = [step.write.path for scenario in scenarios for step in scenario.steps if step.write]
+    for code, prefix, reason, how in _CLASSES:
+        if not any(path.startswith(prefix) for path in written):
+            yield NotChecked(code=code, reason=reason, how=how)
+    starts = [start for scenario in scenarios for start in scenario.loads().values()]
+    if not any(start.policy == "fifo" for start in starts):
+        yield NotChecked(
+            code="real-time-tasks",
+            reason="no real-time task competed with the scheduler's tasks",
+            how="run a SCHED_FIFO task beside pinned ordinary ones",
+        )
+    if not any(step.cycle for scenario in scenarios for step in scenario.steps):
+        yield NotChecked(
+            code="repeated-attach",
+            reason="the scheduler was attached once a boot; faults of later attaches were not seen",
+            how="testbed run … -k attach-detach",
+        )
+    if any(run.spec.candidate and "\ncandidate object " in run.spec.job for run in runs):
+        limits = sorted({scenario.limits.timeout_ms for scenario in scenarios})
+        yield NotChecked(
+            code="own-timeout",
+            reason=f"the scheduler's `timeout_ms` was capped to {limits[-1]} ms, so that a stall shows soon",
+            how="the scheduler's own value only makes the kernel's watchdog later",
+        )

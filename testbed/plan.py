@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy × scenarios × clocks → the list of guest boots. Pure: reads nothing, starts nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from testbed.case import NotRun, PlannedRun
+from testbed.errors import ScenarioError, UsageError
+from testbed.policy import Policy
+from testbed.scenario import CandidateKind, Scenario, job_text, wall_limit_s
+from testbed.spec import Clock, Role, RunSpec, Topology
+
+# The seed of the first run; later seeds count up from it.
+FIRST_SEED = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run, and what the policy names and is left out."""
+
+    specs: tuple[RunSpec, ...]
+    not_run: tuple[NotRun, ...]
+
+    @property
+    def planned(self) -> tuple[PlannedRun, ...]:
+        """The plan as the case records it."""
+        return tuple(
+            PlannedRun(scenario=spec.scenario, clock=spec.clock, role=spec.role, seed=spec.seed) for spec in self.specs
+        )
+
+
+@dataclass(frozen=True)
+class Question:
+    """How the candidate is to be judged.
+
+    Attributes:
+        candidate: sha256 of the candidate's manifest.
+        words: what the job's `candidate` line says for the candidate's own runs; its first word is the kind.
+        timeout_ms: the scheduler's own watchdog timeout, None where nobody can know it beforehand.
+        clocks: clocks that were asked for.
+        pattern: only scenarios whose name matches (`-k`): a glob, or a part of the name.
+        cpus: overrides the scenarios' own topology.
+        files: sha256 of the archive that travels with the job.
+        image: id of the image.
+    """
+
+    policy: Policy
+    scenarios: Mapping[str, Scenario]
+    candidate: str
+    words: tuple[str, ...]
+    timeout_ms: int | None
+    clocks: frozenset[Clock]
+    pattern: str | None
+    cpus: int | None
+    files: str
+    image: str
+
+
+def plan(question: Question) -> Plan:
+    """List the runs in the order in which they should start: the policy's, candidate before baseline.
+
+    Raises:
+        UsageError: the pattern matches no scenario of the policy.
+        ScenarioError: the policy names a scenario that does not exist.
+    """
+    names = [demand.name for demand in question.policy.scenarios]
+    selected = select(names, question.pattern)
+    specs: list[RunSpec] = []
+    not_run: list[NotRun] = []
+    for demand in question.policy.scenarios:
+        scenario = question.scenarios.get(demand.name)
+        if scenario is None:
+            raise ScenarioError(
+                f"policy `{question.policy.name}` demands scenario `{demand.name}`, which does not exist",
+                hint=f"there are {', '.join(sorted(question.scenarios))}",
+            )
+        reason = ""
+        if demand.name not in selected:
+            reason = "deselected by -k"
+        elif demand.clock not in question.clocks:
+            reason = f"clock `{demand.clock}` was not asked for"
+        if reason:
+            not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
+            continue
+        for role, seed in _rounds(question.policy, demand.clock):
+            specs.append(_spec(question, scenario, demand.clock, role, seed, len(specs)))
+    return Plan(tuple(specs), tuple(not_run))
+
+
+def select(names: Iterable[str], pattern: str | None) -> frozenset[str]:
+    """The names that `-k` means."""
+    known = frozenset(names)
+    if pattern is None:
+        return known
+    found = frozenset(name for name in known if fnmatch.fnmatchcase(name, pattern) or pattern in name)
+    if not found:
+        raise UsageError(
+            f"`-k {pattern}` matches no scenario of the policy",
+            hint=f"it has {', '.join(sorted(known))}",
+        )
+    return found
+
+
+def _rounds(policy: Policy, clock: Clock) -> Sequence[tuple[Role, int]]:
+    """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`."""
+    rounds = policy.seeds if clock is Clock.SIM else policy.live_pairs
+    seeds = [FIRST_SEED + (number if clock is Clock.SIM else 0) for number in range(rounds)]
+    return [(role, seed) for seed in seeds for role in (Role.CANDIDATE, Role.BASELINE)]
+
+
+def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
+    candidate = role is Role.CANDIDATE
+    kind: CandidateKind = "program" if question.words[0] == "program" else "object"
+    cpus = question.cpus or scenario.topology.cpus
+    return RunSpec(
+        schema="testbed.run/1",
+        number=number,
+        role=role,
+        scenario=scenario.name,
+        clock=clock,
+        topology=Topology(cpus=cpus, memory_mb=scenario.topology.memory_mb),
+        seed=seed,
+        candidate=question.candidate if candidate else "",
+        job=job_text(
+            scenario,
+            seed=seed,
+            candidate=question.words if candidate else ("none",),
+            kind=kind,
+            cpus=cpus,
+            candidate_timeout_ms=question.timeout_ms,
+        ),
+        files=question.files,
+        image=question.image,
+        wall_limit_s=wall_limit_s(scenario),
+    )

@@ -1,0 +1,602 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenarios: what is done to a guest while a candidate schedules it, and what is looked at.
+
+A scenario is a YAML file (docs/reference/scenarios.md). It is checked when it is loaded, so that a mistake of its
+author costs no guest, and compiled into the job of docs/reference/guest-protocol.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from testbed.errors import Bug, ScenarioError, UsageError
+from testbed.spec import Model, Topology
+from testbed.yamlfile import Document, DurationMs, did_you_mean, read
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
+Kind = Literal["hog", "canary", "pipe", "kworker", "rcu", "fork", "churn", "migration"]
+CandidateKind = Literal["object", "program"]
+
+PROGRAMS = {
+    "stress-ng": "/usr/bin/stress-ng",
+    "hackbench": "/usr/bin/hackbench",
+    "cyclictest": "/usr/bin/cyclictest",
+    "rt-app": "/usr/bin/rt-app",
+    "schbench": "/usr/bin/schbench",
+    "busybox": "/usr/bin/busybox",
+}
+"""Programs of the image, by the name that a scenario may use."""
+
+PROGRAM_TIMEOUT_MS = 5_000
+"""`timeout_ms` of the kernel's own example schedulers; assumed of a program, whose ops we can't see beforehand."""
+
+WATCHDOG_SLACK = 1.5
+"""The kernel looks every half timeout, so a stall shows between one timeout and one and a half."""
+
+CYCLE_PAUSE_MS = 50
+STOP_MS = 6_000
+"""The runner's own bounds: SIGTERM for 1 s, SIGKILL for 5 s; 5 s for a fork and 5 s for its sign of life."""
+START_MS = 10_000
+EXEC_MS = 5_000
+HEALTH_PROBES_BESIDE_CPUS = 3  # write, kworker, rcu
+THROUGHPUT = {"hog": "work", "churn": "work", "migration": "work", "pipe": "roundtrips", "fork": "forks"}
+"""What a built-in load calls the work that it did."""
+GAP_KINDS = ("canary", "pipe", "kworker", "rcu", "fork")
+
+
+class Within(Model):
+    """A step with a bound."""
+
+    within: DurationMs
+
+
+class Cycle(Model):
+    """Attach and detach, many times."""
+
+    times: int = Field(ge=1, le=1000)
+    within: DurationMs
+
+
+class Start(Model):
+    """A built-in load."""
+
+    name: Name
+    kind: Kind
+    count: int | None = Field(default=None, ge=1, le=1024)
+    per_cpu: int | None = Field(default=None, ge=1, le=64, description="count per CPU of the topology")
+    cpu: int | Literal["each", "any"] | None = None
+    nice: int | None = Field(default=None, ge=-20, le=19)
+    policy: Literal["other", "batch", "idle", "ext", "fifo"] | None = None
+    period: DurationMs | None = None
+
+    @model_validator(mode="after")
+    def _one_count(self) -> Start:
+        if self.count is not None and self.per_cpu is not None:
+            raise ValueError("`count` and `per_cpu` exclude each other")
+        return self
+
+
+class Exec(Model):
+    """A program of the image, in the background."""
+
+    name: Name
+    argv: tuple[str, ...] = Field(min_length=1)
+
+
+class Wait(Model):
+    """Wait for a program."""
+
+    name: Name
+    within: DurationMs
+
+
+class Hold(Model):
+    """Let the candidate work; ends at once when it is no longer enabled."""
+
+    at_least: DurationMs
+    timeouts: float = Field(default=0.0, ge=0, le=10, description="and at least so many times `timeout_ms`")
+
+
+class Write(Model):
+    """Write a file of the guest."""
+
+    path: str = Field(pattern=r"^/(sys|proc|dev)/")
+    value: str | int
+
+
+def _short_hold(value: object) -> object:
+    return value if isinstance(value, dict) else {"at_least": value}
+
+
+class Step(Model):
+    """One step: exactly one verb."""
+
+    attach: Within | None = None
+    detach: Within | None = None
+    cycle: Cycle | None = None
+    start: Start | None = None
+    exec: Exec | None = None
+    wait: Wait | None = None
+    stop: tuple[Name, ...] | None = None
+    sleep: DurationMs | None = None
+    hold: Annotated[Hold, BeforeValidator(_short_hold)] | None = None
+    begin: Name | None = None
+    end: Name | None = None
+    health: Within | None = None
+    sysctl: dict[str, str | int] | None = None
+    write: Write | None = None
+
+    @model_validator(mode="after")
+    def _one_verb(self) -> Step:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a step has exactly one verb")
+        return self
+
+    @property
+    def verb(self) -> str:
+        """The step's verb."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def value(self) -> Any:
+        """What stands behind the verb."""
+        return getattr(self, self.verb)
+
+
+class Check(Model):
+    """A threshold check; the numbers are the policy's."""
+
+    check: Literal["gap", "idle", "work"]
+    load: Name
+    code: str
+
+
+class FigureSpec(Model):
+    """A measurement that the benefit is told from."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+(\.p\d+(\.\d+)?|\.max)?$")
+    better: Literal["lower", "higher"]
+
+
+class Needs(Model):
+    """What the guest must have."""
+
+    programs: tuple[str, ...] = ()
+
+
+class Limits(Model):
+    """Limits that nest: a timeout's ejection fits in `starved`, `starved` in `watchdog`, the steps in `virtual`."""
+
+    virtual: DurationMs
+    wall: DurationMs
+    watchdog: DurationMs = 20_000
+    starved: DurationMs = 5_000
+    timeout: DurationMs = 3_000
+
+    @property
+    def virtual_ms(self) -> int:
+        """Guest time that the whole job may take."""
+        return self.virtual
+
+    @property
+    def wall_s(self) -> int:
+        """Host time after which the run says nothing."""
+        return -(-self.wall // 1000)
+
+    @property
+    def watchdog_ms(self) -> int:
+        """Period of the virtual watchdog device."""
+        return self.watchdog
+
+    @property
+    def starved_ms(self) -> int:
+        """A runnable task that waits longer is reported."""
+        return self.starved
+
+    @property
+    def timeout_ms(self) -> int:
+        """Upper bound for `timeout_ms` of an object's ops."""
+        return self.timeout
+
+
+class Scenario(Model):
+    """A scenario file."""
+
+    schema_: Literal["testbed.scenario/1"] = Field(alias="schema")
+    name: Name
+    title: str = Field(min_length=1, max_length=80)
+    description: str = Field(min_length=1)
+    catches: tuple[str, ...] = Field(min_length=1)
+    needs: Needs = Needs()
+    topology: Topology = Topology(cpus=2, memory_mb=512)
+    limits: Limits
+    steps: tuple[Step, ...] = Field(min_length=1)
+    checks: tuple[Check, ...] = ()
+    figures: tuple[FigureSpec, ...] = ()
+
+    def loads(self) -> dict[str, Start]:
+        """The built-in loads by name."""
+        return {step.start.name: step.start for step in self.steps if step.start}
+
+    def programs(self) -> dict[str, Exec]:
+        """The programs by name."""
+        return {step.exec.name: step.exec for step in self.steps if step.exec}
+
+    def windows(self) -> tuple[str, ...]:
+        """The measurement windows."""
+        return tuple(step.begin for step in self.steps if step.begin)
+
+
+# --- loading -------------------------------------------------------------------------------------------------
+
+
+def data_directory(kind: Literal["scenarios", "policies", "vm_images"]) -> Path:
+    """Where the files that travel with the package are: inside a wheel, or at the top of a clone."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "data" / kind, package.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise Bug(f"the package has no `{kind}`")
+
+
+def load_all(directory: Path | None = None) -> dict[str, Scenario]:
+    """All scenarios of a folder (default: the ones that travel with the package), by name."""
+    folder = directory or data_directory("scenarios")
+    return {path.stem: load(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(path: Path) -> Scenario:
+    """Read and check one scenario file."""
+    return parse(read(path), str(path))
+
+
+def parse(data: bytes, file: str) -> Scenario:
+    """Check a scenario's bytes; `file` is how messages name it."""
+    document = Document(data, file)
+    scenario = document.model(Scenario)
+    for place, message, hint in _mistakes(scenario, Path(file).stem):
+        raise document.error(place, message, hint)
+    return scenario
+
+
+Mistake = tuple[tuple[str | int, ...], str, str]
+
+
+def _mistakes(scenario: Scenario, stem: str) -> Iterator[Mistake]:
+    """What a model of single values can't see."""
+    from testbed.judge.catalogue import CODES
+
+    if scenario.name != stem:
+        yield ("name",), f"`name` is `{scenario.name}`, expected the file's name `{stem}`", ""
+    for index, code in enumerate(scenario.catches):
+        if code not in CODES:
+            yield ("catches", index), f"unknown finding code `{code}`", did_you_mean(code, CODES)
+    for index, program in enumerate(scenario.needs.programs):
+        if program not in PROGRAMS:
+            yield (
+                ("needs", "programs", index),
+                f"the image has no program `{program}`",
+                did_you_mean(program, PROGRAMS),
+            )
+    yield from _step_mistakes(scenario)
+    yield from _reference_mistakes(scenario, CODES)
+    yield from _limit_mistakes(scenario)
+
+
+def _step_mistakes(scenario: Scenario) -> Iterator[Mistake]:
+    started: set[str] = set()
+    executed: set[str] = set()
+    open_windows: list[str] = []
+    attached = False
+    for index, step in enumerate(scenario.steps):
+        place = ("steps", index, step.verb)
+        match step.verb, step.value:
+            case (("start" | "exec"), value):
+                if value.name in started | executed or value.name in scenario.windows():
+                    yield (*place, "name"), f"`{value.name}` is used twice", "names of loads are unique"
+                (started if step.start else executed).add(value.name)
+                if step.exec:
+                    program = Path(value.argv[0]).name
+                    if program not in PROGRAMS:
+                        yield (
+                            (*place, "argv"),
+                            f"the image has no program `{program}`",
+                            did_you_mean(program, PROGRAMS),
+                        )
+                    elif program not in scenario.needs.programs:
+                        yield (*place, "argv"), f"`{program}` is not among `needs.programs`", ""
+            case "wait", value:
+                if value.name not in executed:
+                    yield (*place, "name"), f"`{value.name}` was not started by `exec`", ""
+            case "stop", names:
+                for position, name in enumerate(names):
+                    if name not in started | executed:
+                        yield (
+                            (*place, position),
+                            f"`{name}` was not started",
+                            did_you_mean(name, started | executed) if started | executed else "",
+                        )
+            case "begin", name:
+                if open_windows:
+                    yield place, f"window `{open_windows[0]}` is still open", "one window at a time"
+                open_windows.append(name)
+            case "end", name:
+                if name not in open_windows:
+                    yield place, f"window `{name}` is not open", ""
+                else:
+                    open_windows.remove(name)
+            case (("attach" | "cycle"), _):
+                if attached:
+                    yield place, f"`{step.verb}` while attached", "`detach` first"
+                attached = step.verb == "attach"
+            case "detach", _:
+                if not attached:
+                    yield place, "`detach` without `attach`", ""
+                attached = False
+            case "sysctl", values:
+                for name in values:
+                    if not re.fullmatch(r"[a-z0-9_]+([./][a-z0-9_]+)+", name):
+                        yield (*place, name), f"`{name}` is not the name of a sysctl", ""
+            case _:
+                pass
+    if open_windows:
+        yield ("steps",), f"window `{open_windows[0]}` is never closed", f"add `end: {open_windows[0]}`"
+
+
+def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
+    loads, programs, windows = scenario.loads(), scenario.programs(), scenario.windows()
+    known = {*loads, *programs, *windows}
+    for index, check in enumerate(scenario.checks):
+        place = ("checks", index)
+        allowed = {
+            "gap": {name for name, start in loads.items() if start.kind in GAP_KINDS},
+            "idle": set(windows),
+            "work": {name for name, start in loads.items() if start.kind in THROUGHPUT} | set(programs),
+        }[check.check]
+        if check.load not in allowed:
+            yield (
+                (*place, "load"),
+                f"`{check.load}` has no `{check.check}` to check",
+                did_you_mean(check.load, allowed) if allowed else "",
+            )
+        if check.code not in codes:  # type: ignore[operator]
+            yield (
+                (*place, "code"),
+                f"unknown finding code `{check.code}`",
+                did_you_mean(check.code, codes),  # type: ignore[arg-type]
+            )
+    for index, figure in enumerate(scenario.figures):
+        load = figure.name.partition(".")[0]
+        if load not in known:
+            yield (
+                ("figures", index, "name"),
+                f"`{load}` is neither a load nor a window",
+                did_you_mean(load, known) if known else "",
+            )
+
+
+def _limit_mistakes(scenario: Scenario) -> Iterator[Mistake]:
+    limits = scenario.limits
+    total = sum(step_limit_ms(scenario, step, "object", None) for step in scenario.steps)
+    if total > limits.virtual_ms:
+        yield (
+            ("limits", "virtual"),
+            f"the steps may take {total} ms, more than `limits.virtual` of {limits.virtual_ms} ms",
+            f"raise it to {-(-total // 1000)}s, or shorten a step",
+        )
+    if limits.starved_ms < WATCHDOG_SLACK * limits.timeout_ms:
+        yield (
+            ("limits", "starved"),
+            f"`starved` is {limits.starved_ms} ms, before the kernel's own watchdog has looked",
+            f"at least {int(WATCHDOG_SLACK * limits.timeout_ms)}ms, 1.5 × `timeout`",
+        )
+    if not limits.starved_ms < limits.watchdog_ms < limits.virtual_ms:
+        yield (
+            ("limits",),
+            "limits do not nest",
+            "`starved` < `watchdog` < `virtual`",
+        )
+
+
+# --- compiling -----------------------------------------------------------------------------------------------
+
+
+def encode_word(word: str) -> str:
+    """One word of a job: what could end it or confuse it is percent-encoded."""
+    if not word:
+        return "%"
+    return "".join(
+        chr(byte) if 0x21 <= byte <= 0x7E and byte != ord("%") else f"%{byte:02X}"
+        for byte in word.encode("utf-8", "surrogateescape")
+    )
+
+
+def decode_word(word: str) -> str:
+    """The inverse of `encode_word`; raises ValueError for what it never writes."""
+    if word == "%":
+        return ""
+    if not re.fullmatch(r"(?:[!-$&-~]|%[0-9A-F]{2})+", word):
+        raise ValueError(f"`{word}` is not a word of a job")
+    raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode("ascii"))
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def line(*words: str | int) -> str:
+    """One line of a job."""
+    return " ".join(encode_word(str(word)) for word in words) + "\n"
+
+
+def effective_timeout_ms(scenario: Scenario, kind: CandidateKind, candidate_timeout_ms: int | None) -> int:
+    """The `timeout_ms` that the kernel will keep: capped for an object, the program's own for a program."""
+    if kind == "program":
+        return candidate_timeout_ms or PROGRAM_TIMEOUT_MS
+    return min(candidate_timeout_ms or scenario.limits.timeout_ms, scenario.limits.timeout_ms)
+
+
+def hold_ms(hold: Hold, timeout_ms: int) -> int:
+    """How long a `hold` lasts, so that a stall under `timeout_ms` shows in it."""
+    return max(hold.at_least, -(-int(hold.timeouts * timeout_ms * 10) // 10))
+
+
+def step_limit_ms(
+    scenario: Scenario, step: Step, kind: CandidateKind, candidate_timeout_ms: int | None, cpus: int | None = None
+) -> int:
+    """The longest that a step may take."""
+    match step.verb, step.value:
+        case (("attach" | "detach" | "wait"), value):
+            return int(value.within)
+        case "cycle", value:
+            return int(value.times * (2 * value.within + CYCLE_PAUSE_MS))
+        case "health", value:
+            return int(((cpus or scenario.topology.cpus) + HEALTH_PROBES_BESIDE_CPUS) * value.within)
+        case "hold", value:
+            return hold_ms(value, effective_timeout_ms(scenario, kind, candidate_timeout_ms))
+        case "sleep", value:
+            return int(value)
+        case "stop", names:
+            return STOP_MS * len(names)
+        case "start", _:
+            return START_MS
+        case "exec", _:
+            return EXEC_MS
+        case _:
+            return 0
+
+
+def virtual_limit_ms(
+    scenario: Scenario, kind: CandidateKind, candidate_timeout_ms: int | None = None, cpus: int | None = None
+) -> int:
+    """`limits.virtual`, and what a program's longer timeout or a larger machine adds to the steps."""
+
+    def total(kind: CandidateKind, timeout_ms: int | None, cpus: int | None) -> int:
+        return sum(step_limit_ms(scenario, step, kind, timeout_ms, cpus) for step in scenario.steps)
+
+    extra = total(kind, candidate_timeout_ms, cpus) - total("object", None, None)
+    return scenario.limits.virtual_ms + max(0, extra)
+
+
+def wall_limit_s(scenario: Scenario) -> int:
+    """Host seconds after which a run is given up; says nothing about a candidate."""
+    return scenario.limits.wall_s
+
+
+def job_text(
+    scenario: Scenario,
+    *,
+    seed: int,
+    candidate: Sequence[str],
+    kind: CandidateKind,
+    cpus: int | None = None,
+    candidate_timeout_ms: int | None = None,
+) -> str:
+    """The job of one run.
+
+    Args:
+        scenario: what to do.
+        seed: seed of the run.
+        candidate: words after `candidate`: `("none",)`, `("object", PATH)` or `("program", PATH, ARG…)`.
+        kind: what the *case's* candidate is. A baseline gets it too, so that it runs the same steps as long.
+        cpus: CPUs of the guest, where they are not the scenario's own.
+        candidate_timeout_ms: `timeout_ms` of the candidate's ops, where it is known.
+    """
+    if not candidate or candidate[0] not in ("none", *get_args(CandidateKind)):
+        raise UsageError(f"`{' '.join(candidate)}` is no candidate line", hint="none, object PATH, program PATH")
+    count = cpus or scenario.topology.cpus
+    timeout_ms = effective_timeout_ms(scenario, kind, candidate_timeout_ms)
+    lines = [
+        line("testbed-job", 1),
+        line("seed", seed),
+        line("limit", virtual_limit_ms(scenario, kind, candidate_timeout_ms, cpus)),
+        line("watchdog", scenario.limits.watchdog_ms),
+        line("candidate", *candidate),
+        line("timeout_ms", scenario.limits.timeout_ms if kind == "object" else 0),
+        line("starved", scenario.limits.starved_ms),
+    ]
+    for step in scenario.steps:
+        lines.extend(_step_lines(step, count, timeout_ms))
+    return "".join(lines)
+
+
+def _step_lines(step: Step, cpus: int, timeout_ms: int) -> Iterator[str]:
+    match step.verb, step.value:
+        case ("attach" | "detach" | "health") as verb, value:
+            yield line(verb, value.within)
+        case "cycle", value:
+            yield line("cycle", value.times, value.within)
+        case "start", value:
+            yield line("start", value.name, value.kind, *_options(value, cpus))
+        case "exec", value:
+            name = value.argv[0]
+            yield line("exec", value.name, PROGRAMS.get(Path(name).name, name), *value.argv[1:])
+        case "wait", value:
+            yield line("wait", value.name, value.within)
+        case "stop", names:
+            yield line("stop", *names)
+        case ("sleep" | "begin" | "end") as verb, value:
+            yield line(verb, value)
+        case "hold", value:
+            yield line("hold", hold_ms(value, timeout_ms))
+        case "sysctl", values:
+            for name, value in values.items():
+                yield line("sysctl", name.replace(".", "/"), value)
+        case "write", value:
+            yield line("write", value.path, value.value)
+        case verb, _:
+            raise ScenarioError(f"no such verb: `{verb}`")
+
+
+def _options(start: Start, cpus: int) -> Iterator[str]:
+    if start.per_cpu is not None:
+        yield f"count={start.per_cpu * cpus}"
+    for key, value in (("count", start.count), ("cpu", start.cpu), ("nice", start.nice)):
+        if value is not None:
+            yield f"{key}={value}"
+    if start.policy is not None:
+        yield f"policy={start.policy}"
+    if start.period is not None:
+        yield f"period_us={start.period * 1000}"
+
+
+# --- reading a job back --------------------------------------------------------------------------------------
+
+
+class Job(Model):
+    """A job, taken apart."""
+
+    settings: tuple[tuple[str, ...], ...]
+    steps: tuple[tuple[str, ...], ...]
+
+    def setting(self, name: str) -> tuple[str, ...]:
+        """The words behind a setting, empty if it is not set."""
+        return next((words[1:] for words in self.settings if words[0] == name), ())
+
+
+SETTINGS = frozenset(("seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved"))
+
+
+def parse_job(text: str) -> Job:
+    """Take a job apart; raises ValueError with the line for whatever is none."""
+    lines = text.split("\n")
+    if lines.pop() != "":
+        raise ValueError("the last line of the job does not end")
+    if not lines or lines[0] != "testbed-job 1":
+        raise ValueError("line 1: expected `testbed-job 1`")
+    settings: list[tuple[str, ...]] = []
+    steps: list[tuple[str, ...]] = []
+    for number, content in enumerate(lines[1:], start=2):
+        try:
+            words = tuple(decode_word(word) for word in content.split(" "))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if words[0] in SETTINGS:
+            if steps:
+                raise ValueError(f"line {number}: setting `{words[0]}` after the first step")
+            settings.append(words)
+        else:
+            steps.append(words)
+    return Job(settings=tuple(settings), steps=tuple(steps))

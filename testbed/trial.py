@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One trial: a candidate in, a case with its verdict out. Composes the stages and nothing else."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from testbed import cases, judge, policy, scenario
+from testbed.build import Artifact, build, files_for_guest, guest_command
+from testbed.candidate import Candidate, Kind, read_candidate
+from testbed.case import (
+    CASE_FILE,
+    POLICY_FILE,
+    SCENARIOS_DIR,
+    Case,
+    CaseFile,
+    LiveProbe,
+    write_atomic,
+    write_model,
+)
+from testbed.errors import UsageError
+from testbed.image import Image
+from testbed.image.cpio import write_archive
+from testbed.plan import Plan, Question, plan
+from testbed.policy import Policy
+from testbed.report.events import Listener, StageEnded, StageStarted
+from testbed.run import Engine, Pool
+from testbed.scenario import Scenario
+from testbed.spec import Clock
+from testbed.status import Status, worst
+from testbed.verdict import ImageFacts, KernelFacts, ToolFacts, Verdict
+from testbed.vm.guest import Boot, Guest
+from testbed.vm.sim import command as sim_command
+
+WORK_DIR = ".work"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line.
+
+    Attributes:
+        candidate: a path, or the words behind `--`.
+        policy: name or file.
+        clock: None is the default: both where KVM works, else sim.
+        pattern: `-k`.
+        jobs: guests side by side.
+        out: the case's directory; None makes one.
+        keep: `cases prune` leaves this case alone.
+    """
+
+    candidate: str | tuple[str, ...]
+    policy: str = "default"
+    clock: str | None = None
+    pattern: str | None = None
+    cpus: int | None = None
+    run_all: bool = False
+    jobs: int = 2
+    out: Path | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A verdict and where its case lies."""
+
+    verdict: Verdict
+    case: Path
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every stage of a trial needs; tests put another `guest` or `image` here."""
+
+    image: Image
+    listener: Listener
+    guest: Callable[[Boot], Guest]
+    probe: Callable[[Image], LiveProbe]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+def hold(request: Request, desk: Desk) -> Result:
+    """Build, run, judge.
+
+    Raises:
+        UsageError: the candidate, the policy or the options can't be meant.
+        HostError: this machine can't do it; the case so far is kept and has no verdict.
+    """
+    started = time.monotonic()
+    demanded, policy_bytes = policy.load(request.policy)
+    scenarios = _scenarios(demanded)
+    known = {name: one for name, (one, _) in scenarios.items()}
+    candidate = _read(request.candidate, desk.image)
+    live, clocks = _clocks(request.clock, demanded, desk)
+    case = _make_case(request, candidate)
+    artifact = _build(candidate, desk.image, case / "candidate", desk.listener)
+    write_atomic(case / POLICY_FILE, policy_bytes)
+    for name, (_, data) in scenarios.items():
+        write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
+    with _work(case) as work:
+        files, digest = _archive(artifact, work)
+        planned = plan(_question(request, demanded, known, artifact, clocks, digest, desk.image))
+        record = CaseFile(
+            clock=_clock_word(clocks),
+            selected=_selected(planned) if request.pattern else None,
+            cpus=request.cpus,
+            planned=planned.planned,
+            not_run=planned.not_run,
+            interrupted=True,  # until the end proves otherwise, so that a killed tool leaves the truth
+            image=image_facts(desk.image),
+            kernel=kernel_facts(desk.image),
+            tool=tool_facts(desk.image),
+            live=live,
+        )
+        write_model(case / CASE_FILE, record)
+        pool = Pool(
+            Engine(case, desk.image, files, desk.guest, desk.listener, desk.cancelled),
+            demanded,
+            known,
+            jobs=request.jobs,
+            run_all=request.run_all,
+            sources=Case.open(case).sources(),
+        )
+        if artifact.ok:
+            pool.run(planned.specs)
+        record = record.model_copy(update={"interrupted": desk.cancelled.is_set(), "stopped_early": pool.stopped_early})
+        write_model(case / CASE_FILE, record)
+    verdict = judge.judge(Case.open(case))
+    judge.write_verdict(case, verdict)
+    return Result(verdict, case, time.monotonic() - started)
+
+
+def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
+    """`--dry-run`: the title and the pasteable command of every run that would be started."""
+    demanded, _ = policy.load(request.policy)
+    candidate = _read(request.candidate, image)
+    clocks = frozenset({Clock(request.clock)} if request.clock in ("sim", "live") else {Clock.SIM})
+    question = Question(
+        policy=demanded,
+        scenarios={name: one for name, (one, _) in _scenarios(demanded).items()},
+        candidate=candidate.sha256,
+        words=("program", candidate.name) if candidate.kind is Kind.PROGRAM else ("object", "candidate.bpf.o"),
+        timeout_ms=None,
+        clocks=clocks,
+        pattern=request.pattern,
+        cpus=request.cpus,
+        files="0" * 64,
+        image=image.id,
+    )
+    for spec in plan(question).specs:
+        directory = Path("CASE/runs") / spec.name
+        boot = Boot(spec, image, directory, Path("CASE/files"), b"", threading.Event(), lambda _: None)
+        title = f"{spec.scenario} {spec.clock} {spec.role} seed {spec.seed} cpus {spec.topology.cpus}"
+        if spec.clock is Clock.SIM:
+            yield title, shlex.join(sim_command(boot))
+        else:
+            from testbed.vm.live import command as live_command
+
+            yield title, shlex.join(live_command(boot))
+
+
+def image_facts(image: Image) -> ImageFacts:
+    """The image as a verdict names it."""
+    return ImageFacts(id=image.manifest.id, recipe=image.manifest.recipe)
+
+
+def kernel_facts(image: Image) -> KernelFacts:
+    """The guest's kernel as a verdict names it."""
+    kernel = image.manifest.kernel
+    return KernelFacts(release=kernel.release, version=kernel.version, sha256=kernel.sha256)
+
+
+def tool_facts(image: Image) -> ToolFacts:
+    """Ourselves as a verdict names us."""
+    from testbed import __version__
+
+    manifest = image.manifest
+    return ToolFacts(
+        testbed=__version__,
+        judge=judge.VERSION,
+        qemu=manifest.qemu.version,
+        qemu_sha256=manifest.qemu.sha256,
+        clang=manifest.clang,
+        runner_sha256=manifest.runner_sha256,
+    )
+
+
+def _read(candidate: str | tuple[str, ...], image: Image) -> Candidate:
+    return read_candidate(candidate, examples=image.examples / "bin", examples_root=image.builder)
+
+
+def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
+    """The scenarios that a policy names, checked, with the bytes that go into the case."""
+    folder = scenario.data_directory("scenarios")
+    found = {}
+    for name in dict.fromkeys(demand.name for demand in demanded.scenarios):
+        file = folder / f"{name}.yaml"
+        if file.is_file():
+            data = file.read_bytes()
+            found[name] = (scenario.parse(data, str(file)), data)
+    return found
+
+
+def _clocks(word: str | None, demanded: Policy, desk: Desk) -> tuple[LiveProbe, frozenset[Clock]]:
+    """Which clocks run, after a look at what this machine can do if that matters."""
+    if word == "sim":
+        return LiveProbe(available=False, reason="not asked for"), frozenset({Clock.SIM})
+    if word is None and all(demand.clock is Clock.SIM for demand in demanded.scenarios):
+        return LiveProbe(available=False, reason="the policy has no live scenario"), frozenset({Clock.SIM})
+    live = desk.probe(desk.image)
+    if word == "live":
+        return live, frozenset({Clock.LIVE})
+    if word == "both" or live.accelerator == "kvm":
+        return live, frozenset(Clock)
+    return live, frozenset({Clock.SIM})
+
+
+def _clock_word(clocks: frozenset[Clock]) -> str:
+    return "both" if len(clocks) > 1 else str(next(iter(clocks)))
+
+
+def _selected(planned: Plan) -> tuple[str, ...]:
+    return tuple(sorted({spec.scenario for spec in planned.specs}))
+
+
+def _question(
+    request: Request,
+    demanded: Policy,
+    scenarios: Mapping[str, Scenario],
+    artifact: Artifact,
+    clocks: frozenset[Clock],
+    files: str,
+    image: Image,
+) -> Question:
+    return Question(
+        policy=demanded,
+        scenarios=scenarios,
+        candidate=artifact.candidate.sha256,
+        words=guest_command(artifact),
+        timeout_ms=artifact.facts.timeout_ms,
+        clocks=clocks,
+        pattern=request.pattern,
+        cpus=request.cpus,
+        files=files,
+        image=image.manifest.id,
+    )
+
+
+def _make_case(request: Request, candidate: Candidate) -> Path:
+    """An empty directory for the case; never one that holds something."""
+    if request.out is not None:
+        case = request.out
+        _need_empty(case)
+        case.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = cases.directory()
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", candidate.name.split(".")[0])[:40] or "candidate"
+        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        case = Path(tempfile.mkdtemp(prefix=f"{stem}-{now}-", dir=folder))
+        case.chmod(0o755)
+    if request.keep:
+        (case / cases.KEEP_FILE).touch()
+    (case / SCENARIOS_DIR).mkdir()
+    return case
+
+
+def _need_empty(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"`--out {directory}` exists and is not an empty directory", hint="name a new one")
+
+
+def build_only(candidate: str | tuple[str, ...], image: Image, out: Path | None, listener: Listener) -> Artifact:
+    """`testbed build`: compile and look at what came out; nothing is run."""
+    with ExitStack() as stack:
+        directory = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-build-")))
+        if out is not None:
+            _need_empty(out)
+        return _build(_read(candidate, image), image, directory, listener)
+
+
+def _archive(artifact: Artifact, work: Path) -> tuple[Path, str]:
+    """The archive that travels with every job, and its sha256."""
+    path = work / "files.cpio"
+    return path, write_archive(path, files_for_guest(artifact))
+
+
+@contextmanager
+def _work(case: Path) -> Iterator[Path]:
+    """A directory for what is needed while the guests run and is no evidence."""
+    work = case / WORK_DIR
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(candidate: Candidate, image: Image, directory: Path, listener: Listener) -> Artifact:
+    """The build stage, told to the listener."""
+    started = time.monotonic()
+    title = f"build {candidate.name}"
+    listener(StageStarted(stage="build", title=title))
+    artifact = build(candidate, image, directory)
+    listener(
+        StageEnded(
+            stage="build",
+            title=title,
+            status=worst([Status.DONE, *(finding.status for finding in artifact.findings)]),
+            elapsed_s=time.monotonic() - started,
+            summary=", ".join(finding.title for finding in artifact.findings),
+        )
+    )
+    return artifact
