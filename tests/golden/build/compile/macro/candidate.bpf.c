@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <scx/common.bpf.h>
+
+char _license[] SEC("license") = "GPL";
+
+#define TWICE(x) ((x) + missing)
+
+void BPF_STRUCT_OPS(x_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	p->scx.slice = TWICE(3);
+}
+
+SCX_OPS_DEFINE(x_ops, .enqueue = (void *)x_enqueue, .name = "x");

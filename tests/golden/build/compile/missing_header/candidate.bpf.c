@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <scx/common.bpf.h>
+#include "helpers.h"
+
+char _license[] SEC("license") = "GPL";
+
+void BPF_STRUCT_OPS(x_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	help();
+}
+
+SCX_OPS_DEFINE(x_ops, .enqueue = (void *)x_enqueue, .name = "x");

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole cases: from statuses to a verdict, what was not checked, purity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from testbed import policy as policies
+from testbed.case import Case, Control, NotRun, write_atomic
+from testbed.errors import ExitCode
+from testbed.judge import catalogue, docs, judge, truth_table, verdict_bytes, write_verdict
+from testbed.judge.catalogue import CODES
+from testbed.report import render, schema
+from testbed.spec import Clock, Role
+from testbed.status import Status
+from testbed.verdict import Finding, Outcome
+from tests.unit.case_builder import CaseBuilder, Script
+
+LOCKED = Script(lost_in="hold", ended="watchdog")
+PAUSED = Script(lost_in="hold", ended="paused", reason="internal-error")
+
+
+def compile_error() -> Finding:
+    return Finding(
+        code="compile-error",
+        status=Status.FAIL,
+        title="does not compile",
+        message="no",
+        cause="c",
+        hint="h",
+        confirmed=True,
+    )
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> CaseBuilder:
+    return CaseBuilder(tmp_path / "case")
+
+
+# --- the truth table -----------------------------------------------------------------------------------------
+
+ALL_FACTS = [
+    truth_table.Facts(**dict(zip([field.name for field in fields(truth_table.Facts)], values, strict=True)))
+    for values in itertools.product((False, True), repeat=6)
+]
+
+
+@pytest.mark.parametrize("facts", ALL_FACTS, ids=str)
+def test_the_truth_table_says_what_the_contract_says(facts: truth_table.Facts) -> None:
+    """Told again in other words, as the issue tells it."""
+    if facts.control_surprised:
+        expected = Outcome.INCONCLUSIVE  # a surprising control beats everything
+    elif facts.build_failed or facts.confirmed_fail:
+        expected = Outcome.REJECT  # a confirmed FAIL beats ERROR and MISS
+    elif facts.required_error or facts.required_miss or facts.interrupted:
+        expected = Outcome.INCONCLUSIVE  # MISS is never PASS
+    else:
+        expected = Outcome.PASS
+    assert truth_table.decide(facts).outcome is expected
+
+
+def test_generated_pages_are_current() -> None:
+    assert docs.stale() == [], "run `python -m testbed.judge.docs --write`"
+
+
+# --- cases ---------------------------------------------------------------------------------------------------
+
+
+def test_a_good_candidate_passes_with_exit_code_0(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.pair("stall")
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.exit_code, verdict.complete) == (Outcome.PASS, ExitCode.PASS, True)
+    assert verdict.safety.outcome == "pass"
+    assert verdict.candidate.ops_name == "sut"
+    assert [run.status for run in verdict.scenarios[0].runs] == [Status.DONE, Status.PASS]
+
+
+def test_a_confirmed_fail_beats_error_and_miss(builder: CaseBuilder) -> None:
+    for name in ("stall", "starvation", "affinity"):
+        builder.demand(name)
+    builder.pair("stall", LOCKED)
+    builder.pair("starvation", PAUSED)
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.exit_code, verdict.complete) == (Outcome.REJECT, 1, False)
+    assert [result.status for result in verdict.scenarios] == [Status.FAIL, Status.ERROR, Status.MISS]
+    assert verdict.title == "machine locked up in stall"
+    assert verdict.safety.decided_by is Clock.SIM
+
+
+def test_a_build_failure_rejects_without_any_run(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.artifact(compile_error())
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.exit_code) == (Outcome.REJECT, 1)
+    assert verdict.scenarios[0].status is Status.SKIP
+    assert [entry.code for entry in verdict.not_checked] == ["nothing-ran"]
+    assert verdict.safety.decided_by is None
+
+
+def test_a_build_error_is_inconclusive(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.artifact(compile_error().model_copy(update={"status": Status.ERROR}))
+    assert judge(builder.finish()).verdict is Outcome.INCONCLUSIVE
+
+
+def test_a_required_scenario_that_was_deselected_is_a_miss(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.demand("affinity")
+    builder.selected = ("stall",)
+    builder.pair("stall")
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.exit_code) == (Outcome.INCONCLUSIVE, 3)
+    assert verdict.scenarios[1].status is Status.MISS
+    assert verdict.scenarios[1].reason == "deselected by an option"
+    assert verdict.title == "affinity did not run: deselected by an option"
+
+
+def test_an_optional_scenario_that_did_not_run_is_not_checked(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.demand("stall", "live", required=False)
+    builder.not_run = (NotRun(scenario="stall", clock=Clock.LIVE, reason="no KVM here"),)
+    builder.pair("stall")
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.PASS
+    entry = next(entry for entry in verdict.not_checked if entry.code == "optional-scenario")
+    assert entry.reason == "`stall` under `live` is optional and was not run: no KVM here"
+
+
+def test_an_optional_error_decides_nothing_and_an_optional_fail_rejects(tmp_path: Path) -> None:
+    for script, expected in ((PAUSED, Outcome.PASS), (LOCKED, Outcome.REJECT)):
+        builder = CaseBuilder(tmp_path / expected, clock="both")
+        builder.demand("stall")
+        builder.demand("stall", "live", required=False)
+        builder.pair("stall")
+        builder.pair("stall", script, clock=Clock.LIVE)
+        verdict = judge(builder.finish())
+        assert verdict.verdict is expected
+        if expected is Outcome.REJECT:
+            assert verdict.safety.decided_by is Clock.LIVE
+            assert "`live`" in verdict.safety.summary
+
+
+@pytest.mark.parametrize(
+    ("expect", "script", "outcome"),
+    [
+        ("fail", LOCKED, Outcome.PASS),
+        ("fail", None, Outcome.INCONCLUSIVE),
+        ("pass", None, Outcome.PASS),
+        ("pass", LOCKED, Outcome.INCONCLUSIVE),
+        ("fail", PAUSED, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_surprising_control_beats_everything(
+    builder: CaseBuilder, expect: str, script: Script | None, outcome: Outcome
+) -> None:
+    builder.demand("stall")
+    builder.pair("stall")
+    number = builder.run("stall", script, role=Role.CONTROL)
+    builder.controls.append(Control.model_validate({"run": number, "name": "scx_qmap -t 5", "expect": expect}))
+    verdict = judge(builder.finish())
+    assert verdict.verdict is outcome
+    surprised = [finding for finding in verdict.findings if finding.code == "control-surprised"]
+    assert bool(surprised) == (outcome is Outcome.INCONCLUSIVE)
+    if surprised:
+        assert verdict.title == "control surprised in stall"
+        assert verdict.safety.outcome == "inconclusive"
+
+
+def test_an_interrupted_case_exits_with_130_and_is_not_complete(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.demand("affinity")
+    builder.interrupted = True
+    builder.pair("stall")
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.exit_code, verdict.complete) == (Outcome.INCONCLUSIVE, 130, False)
+    assert verdict.scenarios[1].reason == "the user ended it"
+
+
+def test_a_run_that_was_cut_short_is_a_miss(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.pair("stall")
+    case = builder.finish()
+    (case.path / "runs/001/outcome.json").unlink()
+    again = Case.open(case.path)
+    assert again.unfinished == ("runs/001",)
+    assert judge(again).verdict is Outcome.INCONCLUSIVE
+
+
+def test_every_seed_that_the_policy_wants_must_have_run(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.seeds = 3
+    builder.pair("stall", seed=1)
+    builder.pair("stall", seed=2)
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.INCONCLUSIVE
+    assert verdict.scenarios[0].reason == "2 of 3 seeds ran"
+
+
+def test_a_fail_under_one_seed_of_several_rejects(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.seeds = 2
+    builder.pair("stall", seed=1)
+    builder.pair("stall", LOCKED, seed=2)
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.REJECT
+    assert len(verdict.findings) == 1
+
+
+def test_without_a_baseline_thresholds_say_nothing_but_ejections_do(tmp_path: Path) -> None:
+    builder = CaseBuilder(tmp_path / "a")
+    builder.demand("starvation")
+    builder.run("starvation")
+    assert "no-baseline" in [finding.code for finding in judge(builder.finish()).findings]
+    builder = CaseBuilder(tmp_path / "b")
+    builder.demand("starvation")
+    builder.run("starvation", LOCKED)
+    builder.run("starvation", LOCKED, repeats=0)
+    assert judge(builder.finish()).verdict is Outcome.REJECT
+
+
+def test_the_same_evidence_under_another_policy(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))
+    case = builder.finish()
+    assert judge(case).verdict is Outcome.REJECT
+    milder = case.policy_bytes.replace(b"floor: 1s", b"floor: 2s")
+    verdict = judge(case, policies.parse(milder, "p.yaml"), milder)
+    assert verdict.verdict is Outcome.PASS
+    assert verdict.policy.sha256 != judge(case).policy.sha256
+
+
+def test_the_verdict_is_the_same_bytes_wherever_the_case_lies(builder: CaseBuilder, tmp_path: Path) -> None:
+    builder.demand("starvation")
+    builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))
+    case = builder.finish()
+    first = write_verdict(case.path, judge(case)).read_bytes()
+    shutil.copytree(case.path, tmp_path / "elsewhere" / "case")
+    second = verdict_bytes(judge(Case.open(tmp_path / "elsewhere" / "case")))
+    assert first == second
+    assert str(tmp_path).encode() not in first
+    assert first.endswith(b"}\n")
+    verdict = Case.open(case.path).verdict
+    assert verdict is not None
+    assert verdict == judge(case)
+    other = verdict.model_copy(update={"title": "x"})
+    assert len(verdict.id) == 16
+    assert judge(case).id != other.model_copy(update={"id": "0" * 16}).id
+
+
+def test_what_is_printed_and_what_is_stored_fit_the_published_schema(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))
+    case = builder.finish()
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.check_schema(schema())
+    verdict = judge(case)
+    validator.validate(json.loads(verdict_bytes(verdict)))
+    document = json.loads(render(verdict, "json", case_dir="/x/case", elapsed_s=1.5))
+    validator.validate(document)
+    assert (document["case_dir"], document["elapsed_s"]) == ("/x/case", 1.5)
+    assert set(document) - {"case_dir", "elapsed_s"} == set(json.loads(verdict_bytes(verdict)))
+
+
+def test_every_finding_is_in_the_catalogue_and_points_into_the_case(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.pair("stall", LOCKED)
+    case = builder.finish()
+    for finding in judge(case).findings:
+        entry = catalogue.explain(finding.code)
+        assert finding.title.startswith(entry.title)
+        assert not any(char.isdigit() for char in entry.title.replace("NULL", ""))
+        assert finding.cause
+        assert finding.hint
+        for ref in finding.evidence:
+            lines = (case.path / ref.file).read_bytes().count(b"\n")
+            assert ref.line is not None
+            assert 1 <= ref.line <= lines + 1
+
+
+def test_what_ran_is_not_listed_as_not_checked(builder: CaseBuilder) -> None:
+    builder.clock = "both"
+    builder.demand("attach-detach")
+    builder.demand("attach-detach", "live", required=False)
+    builder.pair("attach-detach")
+    builder.run("attach-detach", Script(accelerator="kvm"), role=Role.BASELINE, clock=Clock.LIVE)
+    builder.run("attach-detach", Script(accelerator="kvm"), clock=Clock.LIVE)
+    codes = {entry.code for entry in judge(builder.finish()).not_checked}
+    assert not codes & {"repeated-attach", "real-concurrency", "real-speed", "optional-scenario"}
+    assert {"cpu-hotplug", "suspend", "cgroup-weights-and-bandwidth", "host-kernel", "longer-runs"} <= codes
+
+
+def test_figures_are_told_beside_the_baselines(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    builder.run("starvation", role=Role.BASELINE)
+    builder.run("starvation", Script(figures={"plain.gap.p99": 60_000, "plain.gap.p50": 65}))
+    figures = {figure.name: figure for figure in judge(builder.finish()).benefit.figures}
+    worse = figures["plain.gap.p99"]
+    assert (worse.judgement, worse.candidate, worse.baseline, worse.unit) == ("worse", 60_000, 800, "us")
+    assert worse.resolution == 10.0  # the quantum: 10 000 instructions of 1 ns
+    assert figures["plain.gap.p50"].judgement == "not distinguishable"  # 5 us apart, below the quantum
+    assert figures["hogs.work"].judgement == "not distinguishable"
+
+
+def test_a_percentile_of_few_samples_is_not_measured(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    builder.run("starvation", role=Role.BASELINE)
+    builder.run("starvation", Script(figures={"plain.gap.p99": 60_000}, samples=120))
+    figures = {figure.name: figure for figure in judge(builder.finish()).benefit.figures}
+    assert figures["plain.gap.p99"].judgement == "not measured"
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(4, "not measured"), (5, "worse")])
+def test_live_figures_need_five_pairs(builder: CaseBuilder, pairs: int, expected: str) -> None:
+    builder.clock = "live"
+    builder.demand("schbench", "live")
+    slow = (
+        '{"int": {"wakeup_latency_pct99.0": 40000, "wakeup_latency_samples": 9000, '
+        '"wakeup_latency_pct50.0": 6, "rps_pct50.0": 900, "rps_samples": 40}}\n'
+    )
+    for _ in range(pairs):
+        builder.run("schbench", role=Role.BASELINE, clock=Clock.LIVE)
+        builder.run("schbench", Script(output={"schbench": slow}, accelerator="kvm"), clock=Clock.LIVE)
+    figures = {figure.name: figure for figure in judge(builder.finish()).benefit.figures}
+    assert figures["schbench.wakeup_latency.p99"].judgement == expected
+    assert figures["schbench.wakeup_latency.p99"].resolution == 0
+
+
+def test_untrusted_text_in_a_verdict_is_plain(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    evil = {"e": "starving", "pid": 9, "tid": 9, "comm": "\x1b[2Jevil\n", "cpu": 0, "waited_ms": 5100, "after_ms": 6000}
+    builder.pair("stall", Script(during={"hold": [evil]}))
+    raw = verdict_bytes(judge(builder.finish()))
+    assert b"\\u001b" not in raw
+    assert b"evil" in raw
+
+
+def test_the_catalogue_is_complete_and_well_formed() -> None:
+    assert len(CODES) > 50
+    for code, entry in CODES.items():
+        assert code == entry.code
+        assert code == code.lower()
+        texts = (entry.title, entry.meaning, entry.why, entry.cause, entry.fix, entry.example)
+        assert all(text.strip() for text in texts), code
+        for text in (entry.cause, entry.fix):
+            assert not text.endswith("."), code
+        assert entry.example in catalogue.text(entry)
+
+
+def test_an_unknown_code_gets_a_suggestion() -> None:
+    with pytest.raises(Exception, match="there is no finding code `canary-starve`") as caught:
+        catalogue.explain("canary-starve")
+    assert caught.value.hint == "did you mean `canary-starved`?"  # type: ignore[attr-defined]
+
+
+def test_a_case_without_its_policy_is_named(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    case = builder.finish()
+    write_atomic(case.path / "policy.yaml", "kind: verdict\n")
+    with pytest.raises(Exception, match=r"policy\.yaml:1: `schema` is missing"):
+        judge(Case.open(case.path))

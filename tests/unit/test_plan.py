@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: which guests are booted, in which order, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from testbed import policy, scenario
+from testbed.errors import UsageError
+from testbed.plan import Question, plan, select
+from testbed.spec import Clock, Role
+
+
+def question(**changes: Any) -> Question:
+    demanded, _ = policy.load("quick")
+    base = Question(
+        policy=demanded,
+        scenarios=scenario.load_all(),
+        candidate="c" * 64,
+        words=("object", "candidate.bpf.o"),
+        timeout_ms=None,
+        clocks=frozenset({Clock.SIM}),
+        pattern=None,
+        cpus=None,
+        files="f" * 64,
+        image="i" * 64,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def test_every_candidate_run_has_a_baseline_with_the_same_seed_topology_and_steps() -> None:
+    specs = plan(question()).specs
+    assert specs
+    for candidate, baseline in zip(specs[::2], specs[1::2], strict=True):
+        assert (candidate.role, baseline.role) == (Role.CANDIDATE, Role.BASELINE)
+        assert candidate.scenario == baseline.scenario
+        assert (candidate.seed, candidate.topology) == (baseline.seed, baseline.topology)
+        assert (candidate.candidate, baseline.candidate) == ("c" * 64, "")
+        steps = [line for line in candidate.job.splitlines() if not line.startswith("candidate ")]
+        assert steps == [line for line in baseline.job.splitlines() if not line.startswith("candidate ")]
+
+
+def test_runs_are_numbered_from_zero_without_gaps() -> None:
+    assert [spec.number for spec in plan(question()).specs] == list(range(len(plan(question()).specs)))
+
+
+def test_a_clock_that_was_not_asked_for_is_named_with_its_reason() -> None:
+    left_out = plan(question()).not_run
+    assert {(one.clock, one.reason) for one in left_out} == {(Clock.LIVE, "clock `live` was not asked for")}
+
+
+def test_a_deselected_scenario_is_named_with_its_reason() -> None:
+    planned = plan(question(pattern="starv"))
+    assert {spec.scenario for spec in planned.specs} == {"starvation"}
+    assert ("stall", "deselected by -k") in {(one.scenario, one.reason) for one in planned.not_run}
+
+
+def test_a_pattern_without_a_match_is_the_callers_mistake() -> None:
+    with pytest.raises(UsageError, match="`-k nothing` matches no scenario"):
+        plan(question(pattern="nothing"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [(None, {"stall", "crawl"}), ("st", {"stall"}), ("*l", {"stall", "crawl"}), ("crawl", {"crawl"})],
+)
+def test_a_pattern_is_a_glob_or_a_part_of_the_name(pattern: str | None, found: set[str]) -> None:
+    assert select(["stall", "crawl"], pattern) == found
+
+
+def test_live_runs_alternate_between_candidate_and_baseline_with_one_seed() -> None:
+    demanded, _ = policy.load("quick")
+    live = [spec for spec in plan(question(clocks=frozenset(Clock))).specs if spec.clock is Clock.LIVE]
+    assert [spec.role for spec in live] == [Role.CANDIDATE, Role.BASELINE] * demanded.live_pairs
+    assert len({spec.seed for spec in live}) == 1
+
+
+def test_cpus_override_the_scenarios_topology_in_spec_and_job() -> None:
+    for spec in plan(question(cpus=4)).specs:
+        assert spec.topology.cpus == 4

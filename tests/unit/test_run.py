@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool: failures are confirmed, the first confirmed one ends the work, and a lost guest loses nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from testbed import policy, scenario
+from testbed.case import OUTCOME_FILE, Ended, read_run
+from testbed.errors import HostError
+from testbed.image import Image
+from testbed.plan import plan
+from testbed.report import Event, StageEnded
+from testbed.run import Engine, Pool
+from testbed.spec import Role, RunSpec
+from testbed.status import Status
+from testbed.vm.fake import FakeGuest, Script
+from testbed.vm.guest import Boot, Guest
+from tests.unit.test_plan import question
+
+HELLO = {
+    "t": 1_000_000_000, "e": "hello", "version": 1, "release": "7.3.4", "cpus": 2, "possible": 2, "memory_kb": 500_000,
+    "clocksource": "tsc", "state": "disabled", "timeout_max_ms": 30_000,
+}  # fmt: skip
+ENDED = {"t": 9_000_000_000, "e": "end", "ok": True}
+STALL = {
+    "t": 6_000_000_000, "e": "exit", "kind": 1026, "name": "SCX_EXIT_ERROR_STALL", "code": 0,
+    "reason": "runnable task stall", "message": "hog[77] failed to run for 4.012s", "by_us": False, "source": "kernel",
+}  # fmt: skip
+GOOD = Script(events=(HELLO, ENDED))
+STALLED = Script(events=(HELLO, STALL, ENDED))
+
+
+class Bench:
+    """A pool over fake guests."""
+
+    def __init__(
+        self, case: Path, script: Callable[[RunSpec], Script], *, run_all: bool = False, jobs: int = 2
+    ) -> None:
+        self.case = case
+        self.events: list[Event] = []
+        self.guests: list[FakeGuest] = []
+        demanded, _ = policy.load("quick")
+        files = case / "files"
+        files.write_bytes(b"")
+
+        def make(boot: Boot) -> Guest:
+            guest = FakeGuest(boot, script(boot.spec))
+            self.guests.append(guest)
+            return guest
+
+        image = cast(Image, SimpleNamespace())
+        self.engine = Engine(case, image, files, make, self.events.append, threading.Event())
+        self.pool = Pool(self.engine, demanded, scenario.load_all(), jobs=jobs, run_all=run_all, sources={})
+
+    def run(self) -> None:
+        self.pool.run(plan(question()).specs)
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        return [read_run(place).spec for place in sorted((self.case / "runs").iterdir())]
+
+    @property
+    def statuses(self) -> list[Status]:
+        return [event.status for event in self.events if isinstance(event, StageEnded)]
+
+
+def stalls_as_candidate(spec: RunSpec) -> Script:
+    return STALLED if spec.role is Role.CANDIDATE else GOOD
+
+
+def test_a_good_candidate_runs_everything_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD)
+    bench.run()
+    assert [spec.repeats for spec in bench.specs] == [None] * len(plan(question()).specs)
+    assert not bench.pool.stopped_early
+
+
+def test_a_failure_is_repeated_and_then_ends_the_work(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stalls_as_candidate, jobs=1)
+    bench.run()
+    assert [spec.repeats for spec in bench.specs if spec.repeats is not None] == [0]
+    assert bench.pool.stopped_early
+    assert len(bench.specs) == 2, "the failing run and its repeat, nothing after them"
+    assert bench.statuses == [Status.FAIL, Status.FAIL]
+
+
+def test_all_goes_on_after_a_confirmed_failure(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stalls_as_candidate, run_all=True)
+    bench.run()
+    planned = plan(question()).specs
+    repeats = [spec for spec in bench.specs if spec.repeats is not None]
+    assert len(repeats) == len([spec for spec in planned if spec.role is Role.CANDIDATE])
+    assert not bench.pool.stopped_early
+
+
+def test_a_failure_that_does_not_come_again_does_not_end_the_work(tmp_path: Path) -> None:
+    def once(spec: RunSpec) -> Script:
+        return STALLED if spec.number == 0 and spec.repeats is None else GOOD
+
+    bench = Bench(tmp_path, once)
+    bench.run()
+    assert not bench.pool.stopped_early
+    assert len([spec for spec in bench.specs if spec.repeats == 0]) == 1
+
+
+def test_a_baseline_is_never_repeated(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: STALLED if spec.role is Role.BASELINE else GOOD)
+    bench.run()
+    assert [spec for spec in bench.specs if spec.repeats is not None] == []
+
+
+def test_an_interrupt_ends_guests_that_hang_and_leaves_no_half_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: Script(events=(HELLO,), hang=True))
+    threading.Timer(0.3, bench.engine.cancelled.set).start()
+    bench.run()
+    assert not any((tmp_path / "runs").iterdir())
+    assert all(guest.closed for guest in bench.guests)
+
+
+def test_a_guest_that_can_not_be_started_is_the_hosts_fault_and_is_closed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD)
+
+    def broken(boot: Boot) -> Guest:
+        guest = FakeGuest(boot, GOOD)
+        bench.guests.append(guest)
+
+        def fail() -> None:
+            raise HostError("no room")
+
+        guest.boot = fail  # type: ignore[method-assign]
+        return guest
+
+    bench.pool.engine = Engine(
+        tmp_path, bench.engine.image, bench.engine.files, broken, bench.events.append, bench.engine.cancelled
+    )
+    with pytest.raises(HostError, match="no room"):
+        bench.run()
+    assert all(guest.closed for guest in bench.guests)
+    assert not list((tmp_path / "runs").glob(f"*/{OUTCOME_FILE}"))
+
+
+@pytest.mark.parametrize("ended", [Ended.PAUSED, Ended.QEMU_DIED, Ended.WALL_LIMIT, Ended.NEVER_CONNECTED])
+def test_what_happens_to_qemu_is_never_the_candidates_fault(tmp_path: Path, ended: Ended) -> None:
+    bench = Bench(tmp_path, lambda spec: Script(events=(HELLO,), ended=ended, reason="the host says so"))
+    bench.run()
+    assert Status.FAIL not in bench.statuses
+    assert set(bench.statuses) == {Status.ERROR}
+
+
+def test_every_run_has_a_key_of_its_own(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD)
+    bench.run()
+    keys = [(place / "key").read_text() for place in (tmp_path / "runs").iterdir()]
+    assert len(set(keys)) == len(keys)
