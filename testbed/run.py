@@ -25,6 +25,7 @@ from testbed.case import (
     SPEC_FILE,
     Ended,
     RunEvidence,
+    canonical_json,
     read_run,
     write_atomic,
     write_model,
@@ -39,7 +40,7 @@ from testbed.status import Status
 from testbed.vm.guest import Boot, Guest
 
 KEY_BYTES = 32
-Pair = tuple[str, str, int]  # scenario, clock, seed
+HOST_FILE = "host.json"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Engine:
             line=lambda line: self._tell(stage, line),
         )
         guest = self.guest(boot)
+        started = time.monotonic()
         try:
             guest.boot()
             outcome = guest.run()
@@ -91,6 +93,8 @@ class Engine:
         if outcome.ended is Ended.INTERRUPTED:
             shutil.rmtree(directory, ignore_errors=True)
             return None
+        # Times of the host are for people; no judge reads them.
+        write_atomic(directory / HOST_FILE, canonical_json({"seconds": round(time.monotonic() - started, 3)}))
         write_model(directory / OUTCOME_FILE, outcome)
         return read_run(directory)
 
@@ -138,11 +142,12 @@ class Pool:
     sources: Mapping[str, str]
     stopped_early: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
-    _evidence: dict[tuple[Pair, Role], RunEvidence] = field(default_factory=dict)
-    _repeated: set[Pair] = field(default_factory=set)
+    _evidence: dict[tuple[int, Role], RunEvidence] = field(default_factory=dict)
+    _judged: set[int] = field(default_factory=set)
     _next: int = 0
     _begin: float = field(default_factory=time.monotonic)
     _started: dict[int, float] = field(default_factory=dict)
+    _elapsed: dict[int, float] = field(default_factory=dict)
 
     def run(self, specs: tuple[RunSpec, ...]) -> None:
         """Run everything; the evidence is in the case.
@@ -164,6 +169,7 @@ class Pool:
                     for future in done:
                         spec = running.pop(future)
                         evidence = future.result()
+                        self._elapsed[spec.number] = time.monotonic() - self._started[spec.number]
                         if evidence is not None and (repeat := self._look(spec, evidence)) is not None:
                             waiting.appendleft(repeat)
             finally:
@@ -187,32 +193,35 @@ class Pool:
 
     def _look(self, spec: RunSpec, evidence: RunEvidence) -> RunSpec | None:
         """Take in a finished run; returns its repeat if a failure has to be confirmed."""
-        pair = (spec.scenario, str(spec.clock), spec.seed)
-        if spec.repeats is None:
-            self._evidence[pair, spec.role] = evidence
-        subject = evidence if spec.repeats is not None else self._evidence.get((pair, Role.CANDIDATE))
-        own = self._assess(pair, evidence)
-        self._say_ended(spec, own)
+        pair = _pair(spec)
         if spec.repeats is not None:
-            if own.status is Status.FAIL and not self.run_all:
+            self._say_ended(spec, status := self._assess(pair, evidence))
+            if status.status is Status.FAIL and not self.run_all:
                 self.stopped_early = True
                 self._stop.set()
             return None
-        if subject is None or pair in self._repeated:
+        self._evidence[pair, spec.role] = evidence
+        if spec.role is Role.BASELINE:
+            self._say_ended(spec, self._assess(pair, evidence))
+        candidate = self._evidence.get((pair, Role.CANDIDATE))
+        if candidate is None or pair in self._judged:
             return None
-        verdict = own if subject is evidence else self._assess(pair, subject)
-        if verdict.status is not Status.FAIL:
+        assessment = self._assess(pair, candidate)
+        if assessment.status is not Status.FAIL and (pair, Role.BASELINE) not in self._evidence:
+            return None  # half of the checks compare it with its baseline, so its word has to wait
+        self._judged.add(pair)
+        self._say_ended(candidate.spec, assessment)
+        if assessment.status is not Status.FAIL:
             return None
-        self._repeated.add(pair)
-        repeat = subject.spec.model_copy(update={"number": self._next, "repeats": subject.spec.number})
+        repeat = candidate.spec.model_copy(update={"number": self._next, "repeats": candidate.spec.number})
         self._next += 1
         return repeat
 
-    def _assess(self, pair: Pair, evidence: RunEvidence) -> Assessment:
+    def _assess(self, pair: int, evidence: RunEvidence) -> Assessment:
         baseline = self._evidence.get((pair, Role.BASELINE))
         return assess(
             evidence,
-            scenario=self.scenarios[pair[0]],
+            scenario=self.scenarios[evidence.spec.scenario],
             policy=self.policy,
             baseline=None if evidence.spec.role is Role.BASELINE else baseline,
             sources=dict(self.sources),
@@ -229,10 +238,15 @@ class Pool:
                 stage=f"{RUNS_DIR}/{spec.name}",
                 title=_title(spec),
                 status=own.status,
-                elapsed_s=time.monotonic() - self._started[spec.number],
+                elapsed_s=self._elapsed[spec.number],
                 summary=", ".join(dict.fromkeys(finding.title for finding in own.findings)),
             )
         )
+
+
+def _pair(spec: RunSpec) -> int:
+    """The plan lists a candidate's run and its baseline next to each other; a repeat belongs to what it repeats."""
+    return (spec.number if spec.repeats is None else spec.repeats) // 2
 
 
 def _title(spec: RunSpec) -> str:

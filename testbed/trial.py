@@ -31,7 +31,7 @@ from testbed.case import (
 from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image.cpio import write_archive
-from testbed.plan import Plan, Question, plan
+from testbed.plan import Plan, Question, plan, select
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageStarted
 from testbed.run import Engine, Pool
@@ -88,6 +88,20 @@ class Desk:
     guest: Callable[[Boot], Guest]
     probe: Callable[[Image], LiveProbe]
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+def check(request: Request) -> None:
+    """Find what can be known to be wrong before an image is built or a case is made.
+
+    Raises:
+        UsageError: the policy, the pattern or the candidate can't be meant.
+    """
+    demanded, _ = policy.load(request.policy)
+    select([demand.name for demand in demanded.scenarios], request.pattern)
+    if isinstance(request.candidate, str):
+        read_candidate(request.candidate)
+    if request.out is not None:
+        _need_empty(request.out)
 
 
 def hold(request: Request, desk: Desk) -> Result:

@@ -6,7 +6,7 @@
  * state stays "disabling", nobody can attach another scheduler, and who asked for
  * the detach waits in the kernel where no signal reaches it.
  *
- * expect: reject slow-detach,detach-failed,soft-lockup,hung-task
+ * expect: reject slow-detach,detach-failed,unhealthy-after-detach,soft-lockup,hung-task
  */
 #include <scx/common.bpf.h>
 

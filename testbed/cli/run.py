@@ -118,6 +118,7 @@ def run(options: Options) -> int:
         keep=options.keep,
     )
     formats = parse_formats(options.format)
+    trial.check(request)
     with ExitStack() as stack:
         listener = listen(formats, options.verbose, stack)
         image = images.ensure(listener)

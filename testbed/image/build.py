@@ -7,6 +7,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -249,7 +250,8 @@ class Builder:
         except (TestbedError, OSError, ValueError) as error:  # tarfile.ReadError: mmdebstrap ended early
             failure = error
         except BaseException:
-            process.terminate()  # it cleans up after itself
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # apt and dpkg too; then mmdebstrap cleans up after itself
             raise
         finally:
             process.stdout.close()

@@ -191,7 +191,8 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
     first = [one for one in ones if one.view.run.spec.role is Role.CANDIDATE and one.view.run.spec.repeats is None]
     statuses: list[Status] = []
     for one in first:
-        statuses.append(_confirmed(part, one, repeats.get(one.view.run.spec.number)))
+        cut_short = case.facts.stopped_early or case.facts.interrupted
+        statuses.append(_confirmed(part, one, repeats.get(one.view.run.spec.number), cut_short=cut_short))
     for one in ones:
         if one.view.run.spec.role is Role.BASELINE and one.status is Status.ERROR:
             statuses.append(Status.ERROR)
@@ -210,15 +211,17 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
         _live_collapse(part, policy, first[0], statuses)
     seeds = {one.view.run.spec.seed for one in first}
     missing = _missing(case, demand, policy, seeds, built=built)
-    if missing:
+    if not missing and Status.MISS in statuses:
+        missing = "the case ended before a failure could be confirmed"
+    elif missing:
         statuses.append(Status.MISS if built else Status.SKIP)
     part.status = worst(statuses)
     part.reason = _reason(part, missing)
     return part
 
 
-def _confirmed(part: _Part, one: Assessment, repeat: Assessment | None) -> Status:
-    """The status of a run after its repetition has been asked."""
+def _confirmed(part: _Part, one: Assessment, repeat: Assessment | None, *, cut_short: bool) -> Status:
+    """The status of a run after its repetition has been asked; MISS if the case ended before it could be."""
     if one.status is not Status.FAIL:
         part.findings.extend(one.findings)
         return one.status
@@ -234,6 +237,8 @@ def _confirmed(part: _Part, one: Assessment, repeat: Assessment | None) -> Statu
         return Status.FAIL
     failed = [finding for finding in one.findings if finding.status is Status.FAIL]
     part.findings.extend(finding for finding in one.findings if finding.status is not Status.FAIL)
+    if repeat is None and cut_short:
+        return Status.MISS
     if repeat is None:
         words = f"{one.view.run.name} failed and was not repeated"
     else:

@@ -80,6 +80,7 @@ def kernel_options(boot: Boot) -> list[str]:
         "console=ttyS0",
         "panic=-1",  # a panic resets at once, and -no-reboot makes that the end
         "oops=panic",
+        "console_msg_format=syslog",  # tells the kernel's own words from what somebody wrote to /dev/kmsg
         "unknown_nmi_panic=1",
         "nokaslr",
         f"testbed.seed={boot.spec.seed}",

@@ -18,4 +18,5 @@ void BPF_STRUCT_OPS(forger_enqueue, struct task_struct *p, u64 enq_flags)
 SCX_OPS_DEFINE(forger_ops,
 	       .select_cpu	= (void *)forger_select_cpu,
 	       .enqueue		= (void *)forger_enqueue,
+	       .timeout_ms	= 4000,
 	       .name		= "forger");
