@@ -6,7 +6,7 @@
  * lock-up detector, and so no watchdog speaks; but most of the machine's time is
  * spent in the scheduler. Only a comparison of the work done shows it.
  *
- * expect: reject crawl,throughput-collapse,latency-collapse,canary-starved
+ * expect: reject crawl,no-progress,throughput-collapse,latency-collapse,canary-starved
  */
 #include <scx/common.bpf.h>
 

@@ -201,16 +201,18 @@ class Builder:
         scripts = Path(tempfile.mkdtemp(prefix="testbed-packages-"))
         try:
             scripts.chmod(0o755)
+            temporary = scripts / "tmp"
+            temporary.mkdir(mode=0o755)
             for name in ("sources.sh", "packages.sh"):
                 shutil.copyfile(self.sources.directory / name, scripts / name)
             recipe, lock = self.sources.recipe, self.sources.lock
             (scripts / "preferences").write_text(debian.preferences(recipe, lock))
             (scripts / "wanted").write_text(debian.wanted(recipe, lock))
-            for file in scripts.iterdir():
-                file.chmod(0o644)
+            for name in ("sources.sh", "packages.sh", "preferences", "wanted"):
+                (scripts / name).chmod(0o644)
             command = debian.mmdebstrap_command(recipe, mirror, scripts)
             stage.command(shlex.join(command))
-            self._unpack(command, scratch / "root", stage)
+            self._unpack(command, scratch / "root", temporary, stage)
         finally:
             remove_tree(scripts)
         (scratch / "root" / "testbed").rename(out / "testbed")
@@ -223,7 +225,7 @@ class Builder:
         self._unpack_debs(out, stage)
         (out / "builder.list").write_bytes(listing(scan(out / "builder")))
 
-    def _unpack(self, command: list[str], root: Path, stage: Stage) -> None:
+    def _unpack(self, command: list[str], root: Path, temporary: Path, stage: Stage) -> None:
         """Run mmdebstrap and unpack what it writes at the same time."""
         root.mkdir()
         environment = {
@@ -231,6 +233,11 @@ class Builder:
             for name, value in os.environ.items()
             if name in ("PATH", "HOME", "USER", "TMPDIR") or name.lower().endswith("_proxy")
         }
+        if os.geteuid() == 0:
+            # As root mmdebstrap mounts in the machine's own namespace, and killed it leaves that behind. In a namespace
+            # of its own its mounts end with it, and what else it leaves is below a directory that we remove.
+            command = [*_own_mounts(), *command]
+            environment["TMPDIR"] = str(temporary)
         environment |= {"LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": str(self.sources.recipe.debian.source_date_epoch)}
         process = subprocess.Popen(
             command,
@@ -337,6 +344,16 @@ class Builder:
                 f"building an image takes {_SPACE_NEEDED >> 20} MB",
                 hint="free some space, or set TESTBED_CACHE to another disk",
             )
+
+
+def _own_mounts() -> list[str]:
+    """The words before a command that give it mounts of its own; none where that is forbidden."""
+    words = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    try:
+        tried = subprocess.run([*words, "true"], capture_output=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return words if tried.returncode == 0 else []
 
 
 def _forward(source: IO[bytes], stage: Stage) -> None:

@@ -17,7 +17,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -221,10 +223,31 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def mounts_below(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
+    """What is mounted at a path or below it."""
+    place = os.fsencode(path.resolve())
+    found = []
+    for line in mountinfo.read_bytes().splitlines():
+        point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+        if point == place or point.startswith(place.rstrip(b"/") + b"/"):
+            found.append(os.fsdecode(point))
+    return found
+
+
 def remove_tree(path: Path) -> None:
-    """Remove a directory tree, also one with directories that can't be written."""
+    """Remove a directory tree, also one with directories that can't be written.
+
+    Raises:
+        HostError: something is mounted in it. A killed tool may have left the machine's own /dev or /sys in there, and
+            what is removed below a mount is removed from the machine.
+    """
     if not os.path.lexists(path):
         return
+    if not path.is_symlink() and (mounts := mounts_below(path)):
+        raise HostError(
+            f"`{path}` is not removed, because `{mounts[0]}` is mounted in it",
+            hint=f"umount {' '.join(shlex.quote(point) for point in reversed(mounts))}",
+        )
     for directory, _, _ in os.walk(path):
         mode = Path(directory).lstat().st_mode
         if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:

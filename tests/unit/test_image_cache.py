@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import HostError
-from testbed.image.cache import Cache, cache_root, disk_errors, remove_tree, write_atomically
+from testbed.image import cache as cache_module
+from testbed.image.cache import Cache, cache_root, disk_errors, mounts_below, remove_tree, write_atomically
 
 
 @pytest.fixture
@@ -159,3 +160,24 @@ def test_trees_without_write_permission_can_be_removed(tmp_path: Path) -> None:
     remove_tree(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     remove_tree(tmp_path / "a")
+
+
+def test_mounts_below_a_path_are_found_with_odd_names_too(tmp_path: Path) -> None:
+    info = tmp_path / "mountinfo"
+    info.write_text(
+        "1 0 0:1 / / rw - ext4 x rw\n2 1 0:2 / /a/b\\040c/dev/shm rw - tmpfs x rw\n3 1 0:3 / /a/bc rw - tmpfs x rw\n"
+    )
+    assert mounts_below(Path("/a/b c"), info) == ["/a/b c/dev/shm"]
+    assert mounts_below(Path("/a/b"), info) == []
+    assert mounts_below(Path("/a/bc"), info) == ["/a/bc"]
+
+
+def test_a_tree_with_something_mounted_in_it_is_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "dev" / "shm").mkdir(parents=True)
+    (tmp_path / "a" / "dev" / "shm" / "of the machine").touch()
+    monkeypatch.setattr(cache_module, "mounts_below", lambda path: [str(path / "dev" / "shm")])
+    with pytest.raises(HostError) as caught:
+        remove_tree(tmp_path / "a")
+    assert "is not removed, because" in caught.value.message
+    assert caught.value.hint.startswith("umount ")
+    assert (tmp_path / "a" / "dev" / "shm" / "of the machine").exists()

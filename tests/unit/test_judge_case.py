@@ -231,7 +231,7 @@ def test_the_same_evidence_under_another_policy(builder: CaseBuilder) -> None:
     builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))
     case = builder.finish()
     assert judge(case).verdict is Outcome.REJECT
-    milder = case.policy_bytes.replace(b"floor: 1s", b"floor: 2s")
+    milder = case.policy_bytes.replace(b"floor: 500ms", b"floor: 2s")
     verdict = judge(case, policies.parse(milder, "p.yaml"), milder)
     assert verdict.verdict is Outcome.PASS
     assert verdict.policy.sha256 != judge(case).policy.sha256

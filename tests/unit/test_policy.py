@@ -77,4 +77,4 @@ def test_policies_are_found_by_name_or_file(tmp_path: Path) -> None:
 
 def test_overrides_apply_to_their_scenario_only() -> None:
     one, _ = policy.load("default")
-    assert (one.gap("stall").floor, one.gap("starvation").floor) == (2000, 1000)
+    assert (one.gap("stall").floor, one.gap("starvation").floor) == (2000, 500)
