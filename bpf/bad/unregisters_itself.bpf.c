@@ -6,7 +6,7 @@
  * from then on another scheduler was measured: whatever this one claims after its
  * first second is the default scheduler's merit.
  *
- * expect: reject unregistered-itself
+ * expect: reject self-ejected,unregistered-itself
  */
 #include <scx/common.bpf.h>
 

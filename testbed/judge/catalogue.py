@@ -78,11 +78,10 @@ _ENTRIES = (
         "runtime error of the scheduler",
         EJECTED,
         _FAIL,
-        "The scheduler did something that sched_ext forbids, or called scx_bpf_error(); the kernel ejected it "
-        "(exit kind 1024 and above, except 1026).",
+        "The scheduler did something that sched_ext forbids; the kernel ejected it (exit kind 1024 and above, except "
+        "1025 and 1026).",
         "The machine falls back to EEVDF at a moment that nobody chose, and the promise of the scheduler ends.",
-        "an operation that the kernel checks at run time: a CPU that the task may not use, a DSQ that does not exist, "
-        "or an own scx_bpf_error() on a path that was thought impossible",
+        "an operation that the kernel checks at run time: a CPU that the task may not use, a DSQ that does not exist",
         "read the message of the kernel in the finding: it names the call; check its arguments before the call "
         "(bpf_cpumask_test_cpu(cpu, p->cpus_ptr), existing DSQ, p->migration_disabled)",
         "    scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | 0, SCX_SLICE_DFL, 0);  /* p may not run on CPU 0 */",
@@ -92,9 +91,10 @@ _ENTRIES = (
         "scheduler ejected itself",
         EJECTED,
         _FAIL,
-        "The BPF side called scx_bpf_exit(): the scheduler left without being asked (exit kind 65).",
+        "The BPF side called scx_bpf_error() or scx_bpf_exit(): the scheduler left without being asked (exit kind 1025 "
+        "or 65).",
         "A scheduler that leaves by itself can't be relied upon, and whoever watches it can't tell this from a fault.",
-        "scx_bpf_exit() on a path that a busy machine reaches",
+        "an assertion of its own that does not hold on a busy machine, or scx_bpf_exit() on a path that one reaches",
         "handle the condition and go on; leave only when user space asks",
         '    scx_bpf_exit(0, "too many tasks");',
     ),

@@ -201,6 +201,7 @@ def _exits(view: View, seen: tuple[Record, ...]) -> Iterator[Finding]:
         code = {
             "runnable task stall": "runnable-task-stall",
             "unregistered from BPF": "self-ejected",
+            "scx_bpf_error": "self-ejected",
             "unregistered from the main kernel": "unregistered-by-kernel",
             "disabled by sysrq-S": "unregistered-by-kernel",
         }.get(reason, "scheduler-error")
@@ -225,6 +226,7 @@ def _exit_finding(view: View, event: Event, kind: int, seen: tuple[Record, ...])
         UNREG_BPF: "self-ejected",
         ERROR_STALL: "runnable-task-stall",
         ERROR: _runtime_code(message),
+        ERROR_BPF: "self-ejected",
     }.get(kind, "scheduler-error" if kind >= ERROR else "unregistered-by-kernel")
     reason = KIND_NAMES.get(kind) or event.text("name") or "unknown reason"
     words = f"exit kind {kind} ({reason}) {view.since_attach(event)}"

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -203,6 +204,9 @@ def test_survivors_are_found_by_name() -> None:
     name = f"testbed-{uuid.uuid4()}"
     process = subprocess.Popen(["sh", "-c", "read line", name], stdin=subprocess.PIPE)
     try:
+        deadline = time.monotonic() + 5  # a program has no command line for a moment after its start
+        while not live.survivors(name) and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert live.survivors(name) == [process.pid]
     finally:
         process.kill()
