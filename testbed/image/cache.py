@@ -47,7 +47,7 @@ def disk_errors(what: str, root: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HostError(
                 f"the disk is full: could not write {what}",
-                hint=f"free some space (an image takes about 3 GB), or set TESTBED_CACHE to another disk than `{root}`",
+                hint=f"free some space (a build takes 5 GB), or set TESTBED_CACHE to another disk than `{root}`",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise HostError(
