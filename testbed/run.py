@@ -111,7 +111,7 @@ def _in_words(line: str) -> str:
         match event["e"]:
             case "step":
                 return f"{at}{event['verb']}"
-            case "log":
+            case "log" if event["source"] != "kernel":  # the console has those
                 return f"{at}{event['source']}: {event['text'].rstrip()}"
             case "exit":
                 return f"{at}scheduler left: {event['reason']} {event['message']}"

@@ -17,6 +17,7 @@ from testbed.sandbox import Bind, Limits, Sandbox
 from tests.guest.conftest import ROOT, testbed
 
 FILES = sorted((ROOT / "bpf").glob("*/*.bpf.c"))
+LIBRARIES = "-Wl,--start-group -lbpf -lelf -lz -lzstd -Wl,--end-group"
 # One of each way to fail that `quick` can see, and a good one that is no FIFO.
 SAMPLE = {"weighted_vtime", "init_fails", "no_such_queue", "ejects_itself", "everything_on_cpu0", "spins_in_dispatch"}
 
@@ -54,7 +55,10 @@ def test_a_program_that_forges_its_verdict_and_attacks_the_runner_does_not_pass(
             ("VMLINUX_H", "/image/vmlinux.h"),
             ("SCX_INCLUDE", "/image"),
             ("BPF_CFLAGS", "-I/image/uapi -I/image/bpf-compat"),
-            ("LDFLAGS", "-static -D_GNU_SOURCE /work/eu_search.c -Wl,--start-group -lbpf -lelf -lz -lzstd -Wl,--end-group"),
+            (
+                "LDFLAGS",
+                "-static -D_GNU_SOURCE /work/eu_search.c -Wl,--start-group -lbpf -lelf -lz -lzstd -Wl,--end-group",
+            ),
         ),
         limits=Limits(wall_s=120, output_bytes=1 << 20),
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from testbed import doctor
 from testbed.case import CONSOLE_FILE, STREAM_FILE, Ended, GuestOutcome, Stream, parse_stream
 from testbed.image import Image
 from testbed.image.cpio import write_archive
@@ -30,14 +29,6 @@ pytestmark = pytest.mark.guest
 KEY = b"k" * 32
 JOB = "testbed-job 1\nseed 1\nlimit 120000\nheartbeat 250\nwatchdog 0\ncandidate none\ntimeout_ms 0\nstarved 0\n"
 WAIT = "sleep 600000\n"
-
-
-@pytest.fixture(scope="module")
-def image() -> Image:
-    found = doctor.current_image()
-    if found is None:
-        pytest.skip("no image of this version (`make setup`)")
-    return found
 
 
 @dataclass
