@@ -43,6 +43,7 @@ lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/reuse lint --quiet
 
 clean:
 	rm -rf $(VENV) cases dist build
