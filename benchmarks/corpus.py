@@ -4,6 +4,7 @@
     .venv/bin/python benchmarks/corpus.py                  # everything, about two hours on two cores without KVM
     .venv/bin/python benchmarks/corpus.py --only lifo fifo # names that contain one of these words
     .venv/bin/python benchmarks/corpus.py --times 10 --only global_fifo
+    .venv/bin/python benchmarks/corpus.py --examples       # the kernel's own examples instead, with their fault knobs
 
 Cases go to --out and stay there; a case that is already there is read, not run again, so an interrupted table goes on
 where it was. Exits 1 if one line is not as expected.
@@ -19,6 +20,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# tools/sched_ext of the kernel. The knobs of scx_qmap lose user threads (-t) or kernel threads (-T), loop in dispatch
+# (-l) or report an error (-e); scx_cpu0 runs everything on one CPU.
+EXAMPLES = {
+    "scx_simple": "pass",
+    "scx_central": "pass",
+    "scx_qmap": "pass",
+    "scx_qmap -t 10": "reject runnable-task-stall,task-starved",
+    "scx_qmap -T 3": "reject runnable-task-stall,task-starved,kworker-starved",
+    "scx_qmap -l 500": "reject runnable-task-stall,soft-lockup,machine-locked-up,no-progress,task-starved",
+    "scx_qmap -e 500": "reject self-ejected,scheduler-error",
+    "scx_cpu0": "reject idle-while-runnable,crawl,runnable-task-stall,task-starved,canary-starved",
+}
 EXPECT = re.compile(r"expect: (pass|reject)[ ]*([a-z0-9,-]*)")
 
 
@@ -27,14 +40,18 @@ def expectation(file: Path) -> tuple[str, frozenset[str]]:
     found = EXPECT.search(file.read_text(encoding="utf-8"))
     if found is None:
         raise SystemExit(f"{file}: no `expect:` line in the header")
-    return found[1], frozenset(filter(None, found[2].split(",")))
+    return found[1], _codes(found[2])
 
 
-def judge(file: Path, policy: str, out: Path) -> dict[str, object]:
+def _codes(words: str) -> frozenset[str]:
+    return frozenset(filter(None, words.split(",")))
+
+
+def judge(candidate: list[str], policy: str, out: Path) -> dict[str, object]:
     """The verdict document, from the case if there is one."""
     if not (out / "verdict.json").is_file():
-        command = [str(ROOT / ".venv/bin/testbed"), "run", str(file), "--policy", policy, "--out", str(out)]
-        result = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, check=False)
+        command = [str(ROOT / ".venv/bin/testbed"), "run", "--policy", policy, "--out", str(out), "--format", "json"]
+        result = subprocess.run([*command, *candidate], capture_output=True, text=True, check=False)
         if not (out / "verdict.json").is_file():
             return {"verdict": f"exit {result.returncode}", "findings": [], "error": result.stderr[-500:]}
     document: dict[str, object] = json.loads((out / "verdict.json").read_text())
@@ -48,25 +65,31 @@ def main() -> int:
     parser.add_argument("--policy", default="default")
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("cases/corpus"))
+    parser.add_argument("--examples", action="store_true")
     options = parser.parse_args()
-    files = sorted((ROOT / "bpf" / "good").glob("*.bpf.c")) + sorted((ROOT / "bpf" / "bad").glob("*.bpf.c"))
+    rows: list[tuple[str, list[str], str, frozenset[str]]] = []
+    if options.examples:
+        for words, expected in EXAMPLES.items():
+            verdict, _, codes = expected.partition(" ")
+            rows.append((words, ["--", *words.split()], verdict, _codes(codes)))
+    else:
+        for file in [*sorted((ROOT / "bpf/good").glob("*.bpf.c")), *sorted((ROOT / "bpf/bad").glob("*.bpf.c"))]:
+            rows.append((file.name.removesuffix(".bpf.c"), [str(file)], *expectation(file)))
     wrong = 0
     print(f"{'':3} {'scheduler':28} {'expected':42} got")
-    for file in files:
-        name = file.name.removesuffix(".bpf.c")
+    for name, candidate, wanted, wanted_codes in rows:
         if options.only and not any(word in name for word in options.only):
             continue
-        verdict, codes = expectation(file)
         for number in range(options.times):
-            document = judge(file, options.policy, options.out / f"{name}-{number}")
+            document = judge(candidate, options.policy, options.out / f"{name.replace(' ', '_')}-{number}")
             findings = document["findings"]
             assert isinstance(findings, list)
             got = sorted({finding["code"] for finding in findings if finding["status"] == "FAIL"})
-            fine = document["verdict"] == verdict and (not codes or bool(codes & set(got)))
+            fine = document["verdict"] == wanted and (not wanted_codes or bool(wanted_codes & set(got)))
             wrong += not fine
-            wanted = f"{verdict} {','.join(sorted(codes))}"
+            told = f"{wanted} {','.join(sorted(wanted_codes))}"
             shown = f"{document['verdict']} {','.join(got)} {document.get('error', '')}"
-            print(f"{'ok' if fine else 'NOT':3} {name:28} {wanted[:42]:42} {shown}", flush=True)
+            print(f"{'ok' if fine else 'NOT':3} {name:28} {told[:42]:42} {shown}", flush=True)
     return 1 if wrong else 0
 
 

@@ -42,7 +42,9 @@ def left_by(case: Path) -> list[str]:
 def kill_once(folder: Path, number: int, after_s: float) -> tuple[int, bool, float]:
     """Survivors after the grace time, whether a verdict lies there, seconds until the last process was gone."""
     case = folder / f"case-{number}"
-    tool = subprocess.Popen([*COMMAND, *OPTIONS, "--out", str(case)], stdout=-3, stderr=-3, start_new_session=True)
+    tool = subprocess.Popen(
+        [*COMMAND, *OPTIONS, "--out", str(case)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         tool.wait(after_s)
     except subprocess.TimeoutExpired:
