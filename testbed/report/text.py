@@ -73,7 +73,8 @@ def render(verdict: PrintedVerdict, *, colour: bool = False, width: int = 100) -
 
 def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     for result in verdict.scenarios:
-        yield scenario_line(result)
+        if result.status is not Status.SKIP:
+            yield scenario_line(result)
     for finding in verdict.findings:
         yield Text("")
         yield from _finding(finding, width)
@@ -113,7 +114,7 @@ def scenario_line(result: ScenarioResult) -> Text:
 
 def _finding(finding: Finding, width: int) -> Iterable[Text]:
     marks = [str(finding.clock)] if finding.clock else []
-    if finding.status is Status.FAIL:
+    if finding.status is Status.FAIL and finding.scenario:  # what the build stage finds needs no repetition
         marks.append("confirmed" if finding.confirmed else "seen once")
     shown = f" ({', '.join(marks)})" if marks else ""
     yield Text.assemble(
