@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -112,7 +113,7 @@ class Builder:
             if place.is_dir():
                 stage.summary = "cached"
                 return place
-            waiting = lambda: stage.line("another process builds this, waiting for it")  # noqa: E731
+            waiting = partial(stage.line, "another process builds this, waiting for it")
             with self.cache.lock(place.name, waiting):
                 if place.is_dir():
                     stage.summary = "built by another process"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from benchmarks.kill9 import left_by
 from testbed import report
 from testbed.image import Image
 from tests.guest.conftest import COMMAND, ROOT, environment, testbed
@@ -107,7 +107,7 @@ def test_an_interrupt_ends_the_guests_and_prints_an_incomplete_verdict(image: Im
     assert process.returncode == 130, errors
     document = json.loads(out)
     assert (document["complete"], document["exit_code"]) == (False, 130)
-    assert _guests_of(tmp_path) == []
+    assert left_by(tmp_path) == []
 
 
 def test_kill_9_leaves_no_guest_and_no_verdict(image: Image, tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_kill_9_leaves_no_guest_and_no_verdict(image: Image, tmp_path: Path) -> 
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 20
-    while _guests_of(tmp_path) and time.monotonic() < deadline:
+    while left_by(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert _guests_of(tmp_path) == []
+    assert left_by(tmp_path) == []
     assert not (tmp_path / "case" / "verdict.json").exists()
     assert json.loads((tmp_path / "case" / "case.json").read_text())["interrupted"] is True
 
@@ -135,22 +135,9 @@ def _start(cases: Path) -> subprocess.Popen[str]:
     )
 
 
-def _guests_of(cases: Path) -> list[int]:
-    """Processes that have the case's directory in their command line, this test and the tool left out."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (place / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(cases).encode() in words and b"bwrap" in words and int(place.name) != os.getpid():
-            found.append(int(place.name))
-    return found
-
-
 def _wait_for_guest(cases: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(cases.glob("case/runs/*/stream")):
         assert time.monotonic() < deadline, "no guest was started"
         time.sleep(0.1)
-    assert _guests_of(cases)
+    assert left_by(cases)
