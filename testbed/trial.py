@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -276,7 +277,10 @@ def _make_case(request: Request, candidate: Candidate) -> Path:
     if request.out is not None:
         case = request.out
         _need_empty(case)
-        case.mkdir(parents=True, exist_ok=True)
+        try:
+            case.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, PermissionError) as error:
+            raise UsageError(f"`--out {case}` can't be made: {(error.strerror or '').lower()}") from error
     else:
         folder = cases.directory()
         folder.mkdir(parents=True, exist_ok=True)
@@ -291,7 +295,7 @@ def _make_case(request: Request, candidate: Candidate) -> Path:
 
 
 def _need_empty(directory: Path) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"`--out {directory}` exists and is not an empty directory", hint="name a new one")
 
 

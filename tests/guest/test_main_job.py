@@ -87,6 +87,7 @@ def test_what_does_not_compile_is_rejected_without_a_guest(image: Image, tmp_pat
         (["README.md"], "is not a candidate"),
         (["--", "no_such_scheduler"], "no program `no_such_scheduler`"),
         (["bpf/good/global_fifo.bpf.c", "--policy", "sloppy"], "there is no policy `sloppy`"),
+        (["bpf/good/global_fifo.bpf.c", "--out", "/dev/null/case"], "`--out /dev/null/case` can't be made"),
         (["bpf/good/global_fifo.bpf.c", "-k", "nothing"], "`-k nothing` matches no scenario"),
     ],
 )
