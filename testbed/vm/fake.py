@@ -6,7 +6,7 @@ All verdict logic, the pool and the case's files are tested with it, without QEM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from testbed.case import CONSOLE_FILE, QEMU_LOG_FILE, STREAM_FILE, Ended, GuestOutcome, stream_line
@@ -65,14 +65,3 @@ class FakeGuest:
     def close(self) -> None:
         """Count, so that a test can see it."""
         self.closed += 1
-
-
-def player(scripts: Iterable[Script]) -> Callable[[Boot], FakeGuest]:
-    """A maker of guests that plays `scripts` in turn and the last one for ever."""
-    remaining = list(scripts)
-
-    def make(boot: Boot) -> FakeGuest:
-        script = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-        return FakeGuest(boot, script)
-
-    return make

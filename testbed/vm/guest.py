@@ -17,8 +17,7 @@ from testbed.case import GuestOutcome
 from testbed.image import Image
 from testbed.spec import RunSpec
 
-# What a guest may write before QEMU's output is cut; a runaway console must not fill the host.
-CONSOLE_LIMIT = 8 << 20
+# What a guest may write into one file before it is cut; a runaway console must not fill the host.
 STREAM_LIMIT = 32 << 20
 
 
