@@ -4,6 +4,7 @@
     images/ID/      finished images
     parts/KEY/      finished stages of builds
     keys/KEY        the id of the image that these inputs gave
+    snapshots/KEY/  booted machines that wait for a job (testbed/vm/snapshot.py)
     locks/, tmp/    work in progress
 
 A directory is made below `tmp/` and appears at its place by one rename, after everything in it has reached the disk.
@@ -72,7 +73,7 @@ class Cache:
         """
         cache = cls(root or cache_root())
         with disk_errors("the image cache", cache.root):
-            for directory in (cache.images, cache.parts, cache.keys, cache.locks, cache.tmp):
+            for directory in (cache.images, cache.parts, cache.keys, cache.snapshots, cache.locks, cache.tmp):
                 directory.mkdir(parents=True, exist_ok=True)
         return cache
 
@@ -90,6 +91,11 @@ class Cache:
     def keys(self) -> Path:
         """Which inputs gave which image."""
         return self.root / "keys"
+
+    @property
+    def snapshots(self) -> Path:
+        """Booted machines."""
+        return self.root / "snapshots"
 
     @property
     def locks(self) -> Path:

@@ -76,9 +76,9 @@ def packages() -> Path:
     return Path(next(iter(found.submodule_search_locations))).parent
 
 
-def kernel_options(boot: Boot, accelerator: Accelerator) -> list[str]:
+def kernel_options(accelerator: Accelerator) -> list[str]:
     """The kernel's command line, without what virtme-ng adds."""
-    options = [*qemu.kernel_options(boot), "loglevel=7"]
+    options = [*qemu.KERNEL_OPTIONS, "loglevel=7"]
     if accelerator is Accelerator.TCG:
         # One host thread runs all vCPUs in turn, and on a busy host it pauses. The kernel's own checks take that for
         # a broken TSC (clocksource watchdog), or for a timer that is not connected, and then it panics in boot.
@@ -88,9 +88,8 @@ def kernel_options(boot: Boot, accelerator: Accelerator) -> list[str]:
 
 def qemu_options(boot: Boot, accelerator: Accelerator) -> list[str]:
     """Our options for QEMU, which virtme-ng puts behind its own."""
-    options = qemu.machine(boot)
     return [
-        *options,
+        *qemu.machine(boot.spec.topology), *qemu.JOB_ITEMS,
         # QEMU looks for its firmware beside its own program, by way of /proc, which its sandbox has not.
         "-L", "/usr/share/qemu",
         *accelerator.options,
@@ -106,7 +105,7 @@ def virtme_ng(boot: Boot, accelerator: Accelerator, name: str) -> list[str]:
     """
     topology = boot.spec.topology
     options = qemu_options(boot, accelerator)
-    words = kernel_options(boot, accelerator)
+    words = kernel_options(accelerator)
     for word in (*options, *words, name):
         if not _PLAIN.fullmatch(word):
             raise Bug(f"`{word}` can't go through virtme-ng's shell")

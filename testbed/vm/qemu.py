@@ -12,12 +12,16 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from testbed.case import CONSOLE_FILE, QEMU_LOG_FILE, STREAM_FILE, Ended, GuestOutcome
 from testbed.errors import HostError
+from testbed.image import Image
 from testbed.sandbox import Bind, Limits, Sandbox
+from testbed.spec import Topology
+from testbed.vm import qmp
 from testbed.vm.guest import STREAM_LIMIT, Boot
-from testbed.vm.qmp import Monitor
+from testbed.vm.qmp import Monitor, MonitorLostError
 
 POLL_S = 0.02
 # What vm/wrapper.py writes into QEMU's log begins with this.
@@ -26,6 +30,8 @@ WORD_OF_OURS = "testbed: "
 LAST_WORDS = 8000
 # After QEMU said that the guest is lost, a late oops may still be on its way to the console.
 LATE_OOPS_S = 5.0
+# How long a new QEMU may take until it listens to its monitor, on a busy host.
+LISTEN_S = 60.0
 # How long a killed process may take to be gone.
 REAP_S = 10.0
 # Room that the evidence of one run may need; less than this is a full disk.
@@ -34,57 +40,61 @@ ROOM = 2 * STREAM_LIMIT + (64 << 20)
 OVERHEAD = 3 << 30
 
 
-def sandbox(boot: Boot, *devices: str) -> Sandbox:
-    """QEMU's sandbox: its own root, the image, the job, and one directory that it can write."""
+def sandbox(boot: Boot, *devices: str, read_only: Sequence[Bind] = ()) -> Sandbox:
+    """The sandbox of a run: the job and its files beside what `room` has."""
+    job = (Bind(boot.directory / "in", "/job"), Bind(boot.files, "/tmp/files"))
+    return room(boot.image, boot.directory, boot.spec.topology, *devices, read_only=(*job, *read_only))
+
+
+def room(image: Image, directory: Path, topology: Topology, *devices: str, read_only: Sequence[Bind] = ()) -> Sandbox:
+    """QEMU's sandbox: its own root, the image, and one directory that it can write."""
     return Sandbox(
-        root=boot.image.qemu,
-        read_only=(
-            Bind(boot.image.path, "/image"),
-            Bind(boot.directory / "in", "/job"),
-            Bind(boot.files, "/tmp/files"),
-        ),
-        writable=(Bind(boot.directory, "/out"),),
+        root=image.qemu,
+        read_only=(Bind(image.path, "/image"), *read_only),
+        writable=(Bind(directory, "/out"),),
         devices=devices,
         limits=Limits(
             file_bytes=STREAM_LIMIT,
-            memory_bytes=(boot.spec.topology.memory_mb << 20) + OVERHEAD,
+            memory_bytes=(topology.memory_mb << 20) + OVERHEAD,
         ),
     )
 
 
-def machine(boot: Boot) -> list[str]:
+def machine(topology: Topology) -> list[str]:
     """QEMU options that both clocks share: the doors of the guest protocol, and nothing that is not needed.
 
     Console and stream go to files, because a reader could slow down the guest or wake another thread of QEMU.
     """
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-m", str(boot.spec.topology.memory_mb),
-        "-smp", str(boot.spec.topology.cpus),
+        "-m", str(topology.memory_mb),
+        "-smp", str(topology.cpus),
         "-chardev", f"file,id=console,path=/out/{CONSOLE_FILE}",
         "-serial", "chardev:console",
         "-chardev", f"file,id=stream,path=/out/{STREAM_FILE}",
         "-device", "isa-debugcon,iobase=0x402,chardev=stream",
         "-qmp", "unix:/out/qmp,server=on,wait=off",
-        "-fw_cfg", "name=opt/testbed/job,file=/job/job",
-        "-fw_cfg", "name=opt/testbed/key,file=/job/key",
-        "-fw_cfg", "name=opt/testbed/files,file=/tmp/files",
         # Expiry is a non-maskable interrupt, and that a panic: the console then says where the CPU was.
         "-device", "i6300esb", "-action", "watchdog=inject-nmi",
     ]  # fmt: skip
 
 
-def kernel_options(boot: Boot) -> list[str]:
-    """Kernel command line that both clocks share."""
-    return [
-        "console=ttyS0",
-        "panic=-1",  # a panic resets at once, and -no-reboot makes that the end
-        "oops=panic",
-        "console_msg_format=syslog",  # tells the kernel's own words from what somebody wrote to /dev/kmsg
-        "unknown_nmi_panic=1",
-        "nokaslr",
-        f"testbed.seed={boot.spec.seed}",
-    ]
+#: What a run reads; a machine that is being prepared for a snapshot has none of it.
+JOB_ITEMS = (
+    "-fw_cfg", "name=opt/testbed/job,file=/job/job",
+    "-fw_cfg", "name=opt/testbed/key,file=/job/key",
+    "-fw_cfg", "name=opt/testbed/files,file=/tmp/files",
+)  # fmt: skip
+
+#: Kernel command line that both clocks share.
+KERNEL_OPTIONS = (
+    "console=ttyS0",
+    "panic=-1",  # a panic resets at once, and -no-reboot makes that the end
+    "oops=panic",
+    "console_msg_format=syslog",  # tells the kernel's own words from what somebody wrote to /dev/kmsg
+    "unknown_nmi_panic=1",
+    "nokaslr",
+)
 
 
 @dataclass
@@ -149,6 +159,20 @@ class Process:
             except OSError as error:
                 raise HostError(f"`{argv[0]}` can't be started: {error.strerror}") from error
         self._monitor = Monitor(directory, "qmp")
+
+    def connect(self) -> Monitor:
+        """The monitor of a QEMU that was just started.
+
+        Raises:
+            MonitorLostError: QEMU has ended, or the guest is not wanted any more.
+        """
+        assert self._process is not None and self._monitor is not None
+        deadline = time.monotonic() + LISTEN_S
+        while not self._monitor.connect():
+            if self._process.poll() is not None or self.boot.cancelled.is_set() or time.monotonic() > deadline:
+                raise MonitorLostError("QEMU does not listen to its monitor")
+            time.sleep(qmp.POLL_S)
+        return self._monitor
 
     def wait(self) -> GuestOutcome:
         """Watch until the guest ended, whoever ended it."""

@@ -1,26 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The little of QEMU's machine protocol that we need: listen to events, send a command, never block."""
+"""The little of QEMU's machine protocol that we need: listen to events, send a command, ask and wait for the answer."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+from testbed.errors import HostError
+
 # A QMP line is a few hundred bytes; a peer that sends more without a line end is not QEMU.
 LINE_LIMIT = 1 << 20
+# A QEMU that is alive answers at once, also on a busy host.
+ANSWER_S = 60.0
+POLL_S = 0.002
+
+
+class MonitorLostError(HostError):
+    """QEMU has gone, or does not talk any more; how it ended says more than this."""
 
 
 class Monitor:
-    """One connection to a QMP socket. Losing it is not an error: QEMU ends when the guest does."""
+    """One connection to a QMP socket. Losing it is not an error to a listener: QEMU ends when the guest does."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._name = name
         self._socket: socket.socket | None = None
         self._buffer = b""
+        self._asked = 0
+        self._kept: deque[dict[str, Any]] = deque()
 
     def connect(self) -> bool:
         """Try once to connect and negotiate; False while QEMU does not listen yet."""
@@ -42,20 +56,54 @@ class Monitor:
         self.send("qmp_capabilities")
         return True
 
-    def send(self, command: str, **arguments: object) -> None:
-        """Send a command; the answer comes back through `messages`."""
+    def send(self, command: str, **arguments: object) -> int:
+        """Send a command; the answer comes back through `messages`, with the `id` that is returned."""
+        self._asked += 1
         if self._socket is None:
-            return
-        message: dict[str, object] = {"execute": command}
+            return self._asked
+        message: dict[str, object] = {"execute": command, "id": self._asked}
         if arguments:
             message["arguments"] = arguments
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             self.close()
+        return self._asked
+
+    def ask(self, command: str, **arguments: object) -> dict[str, Any]:
+        """Send a command and wait for its answer; what else QEMU says meanwhile is kept for `messages`.
+
+        Raises:
+            MonitorLostError: QEMU is gone, or silent.
+            HostError: QEMU refuses.
+        """
+        if self._socket is None:
+            raise MonitorLostError("QEMU's monitor is not connected")
+        number = self.send(command, **arguments)
+        deadline = time.monotonic() + ANSWER_S
+        while self._socket is not None and time.monotonic() < deadline:
+            select.select([self._socket], [], [], 1.0)
+            answer: dict[str, Any] | None = None
+            for message in self._receive():
+                if message.get("id") == number and ("return" in message or "error" in message):
+                    answer = message
+                else:
+                    self._kept.append(message)
+            if answer is None:
+                continue
+            if "error" in answer:
+                raise HostError(f"QEMU refuses `{command}`: {answer['error'].get('desc', '')}")
+            found = answer["return"]
+            return found if isinstance(found, dict) else {}
+        raise MonitorLostError(f"QEMU did not answer `{command}`")
 
     def messages(self) -> list[dict[str, Any]]:
         """All complete messages that have arrived; what is not JSON is dropped."""
+        kept = list(self._kept)
+        self._kept.clear()
+        return kept + self._receive()
+
+    def _receive(self) -> list[dict[str, Any]]:
         if self._socket is None:
             return []
         try:
@@ -65,6 +113,7 @@ class Monitor:
                     self._buffer = b""
                     self.close()
                     return []
+            self.close()  # an end of file: QEMU has gone, and what it said last is in the buffer
         except BlockingIOError:
             pass
         except OSError:

@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deterministic back end: instruction-counted, parallel virtual time (docs/parallel_time.md)."""
+"""The deterministic back end: instruction-counted, parallel virtual time (docs/parallel_time.md), from a snapshot."""
 
 from __future__ import annotations
 
-from testbed.case import GuestOutcome
-from testbed.vm import qemu
+import contextlib
+
+from testbed.case import Ended, GuestOutcome
+from testbed.errors import Interrupted
+from testbed.vm import qemu, snapshot
 from testbed.vm.guest import Boot
+from testbed.vm.qmp import MonitorLostError
 
 ACCELERATOR = "tcg-parallel-icount"
-# Every guest begins at the same moment, so that no run depends on the date.
-EPOCH = "2026-01-01T00:00:00"
 
 
-def command(boot: Boot) -> list[str]:
-    """The sandboxed QEMU command: everything in it is a function of the spec and the image."""
+def command(boot: Boot, saved: snapshot.Snapshot | None = None) -> list[str]:
+    """The sandboxed QEMU command: everything in it is a function of the spec and the image.
+
+    Without a snapshot, as it would be: for people who want to see it.
+    """
     spec = boot.spec
-    # Clocks of two vCPUs differ by up to the quantum, which the kernel's own test takes for a broken TSC.
-    options = [*qemu.kernel_options(boot), "tsc=reliable"]
     argv = [
-        "qemu-system-x86_64", *qemu.machine(boot),
-        "-machine", "pc", "-cpu", "max", "-accel", "tcg,thread=single",
-        "-icount", f"shift={spec.icount_shift},sleep=off,parallel={spec.parallel_quantum}",
-        "-rtc", f"base={EPOCH},clock=vm",
+        *snapshot.machine(spec.topology, snapshot.rate_of(spec)),
+        *qemu.JOB_ITEMS,
         "-seed", str(spec.seed & 0xFFFFFFFF),
-        "-kernel", "/image/vmlinuz", "-initrd", "/image/initramfs.cpio",
-        "-append", " ".join(options),
+        *snapshot.load_options(spec.topology),
     ]  # fmt: skip
-    return qemu.sandbox(boot).command(argv)
+    binds = snapshot.loading(saved) if saved is not None else ()
+    return qemu.sandbox(boot, read_only=binds).command(argv)
 
 
 class SimGuest:
@@ -35,14 +36,33 @@ class SimGuest:
     def __init__(self, boot: Boot) -> None:
         self._process = qemu.Process(boot, ACCELERATOR)
         self._boot = boot
+        self._interrupted = False
 
     def boot(self) -> None:
-        """Start QEMU."""
+        """Load the machine from its snapshot, which is made first if there is none yet.
+
+        Raises:
+            HostError: it can't be made, loaded or started.
+        """
+        spec = self._boot.spec
+        try:
+            saved = snapshot.ensure(
+                self._boot.image, spec.topology, snapshot.rate_of(spec), cancelled=self._boot.cancelled
+            )
+        except Interrupted:
+            self._interrupted = True
+            return
         self._process.prepare()
-        self._process.start(command(self._boot))
+        self._process.start(command(self._boot, saved))
+        with contextlib.suppress(MonitorLostError):  # how it ended says more, and `run` finds out
+            snapshot.load(self._process.connect())
 
     def run(self) -> GuestOutcome:
         """Wait for the guest's end."""
+        if self._interrupted:
+            return GuestOutcome(
+                accelerator=ACCELERATOR, qemu=self._boot.image.manifest.qemu.version, ended=Ended.INTERRUPTED
+            )
         return self._process.wait()
 
     def diagnose(self) -> str:

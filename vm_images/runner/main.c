@@ -103,20 +103,24 @@ static int run(void)
 	init_modules();
 	if (shared_create())
 		die("cannot make the shared memory");
+	children_init();
+	scx_init();
+	trace_open();
+	prefault_stack();
+	pool_start();
+	warm_start();
+	kmsg_open();
 	key = fwcfg_read("opt/testbed/key", &len);
 	if (!key || len < 16)
 		die("no key in fw_cfg");
 	stream_open(key, len);
 	memset(key, 0, len);
-	children_init();
-	scx_init();
-	kmsg_open();
-	trace_open();
 	hello();
 
 	text = fwcfg_read("opt/testbed/job", &len);
 	if (!text || job_parse(text, &job, why, sizeof(why)))
 		goto bad;
+	world_vary(job.seed);
 	files = fwcfg_read("opt/testbed/files", &len);
 	mkdir("/job", 0755);
 	if (files && len && cpio_unpack(files, len, "/job", why, sizeof(why)))
@@ -126,8 +130,6 @@ static int run(void)
 	ev_i64(&j, "steps", job.nsteps);
 	ev_send(&j);
 
-	prefault_stack();
-	pool_start();
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 1 << 20);
 	monitor_start();

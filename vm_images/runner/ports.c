@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The machine's two doors, used without any driver: fw_cfg (in) and isa-debugcon (out). */
+/* The machine's two doors, used without any driver: fw_cfg (in) and isa-debugcon (out); and pvpanic, which stops it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +11,20 @@
 #define FWCFG_SELECT 0x510
 #define FWCFG_DATA 0x511
 #define FWCFG_FILE_DIR 0x19
+#define PVPANIC 0x505
+#define PVPANIC_PANICKED 1
 #define MAX_ITEM (1u << 30)
 
 int ports_open(void)
 {
-	if (ioperm(DEBUGCON, 1, 1) || ioperm(FWCFG_SELECT, 2, 1))
+	if (ioperm(DEBUGCON, 1, 1) || ioperm(FWCFG_SELECT, 2, 1) || ioperm(PVPANIC, 1, 1))
 		return -errno;
 	return 0;
+}
+
+void machine_stop(void)
+{
+	outb(PVPANIC_PANICKED, PVPANIC);
 }
 
 void ports_drop(void)
@@ -25,6 +32,7 @@ void ports_drop(void)
 	/* A child inherits the right; the last bit taken away frees the whole bitmap. */
 	ioperm(DEBUGCON, 1, 0);
 	ioperm(FWCFG_SELECT, 2, 0);
+	ioperm(PVPANIC, 1, 0);
 }
 
 bool debugcon_present(void)

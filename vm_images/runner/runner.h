@@ -60,6 +60,7 @@ void ports_drop(void);		/* a child gives that right away */
 bool debugcon_present(void);
 void debugcon_write(const char *data, size_t n);
 void *fwcfg_read(const char *name, size_t *size);	/* malloc'd with a NUL behind, or NULL */
+void machine_stop(void);	/* the host takes a snapshot here, or does not listen */
 
 /* ---- cpio.c ---- */
 int cpio_unpack(const uint8_t *data, size_t size, const char *into, char *why, size_t whylen);
@@ -235,6 +236,10 @@ extern struct job job;
 int job_parse(char *text, struct job *j, char *why, size_t whylen);
 void job_run(void);
 const char *job_path(const char *path, char *buf, size_t n);	/* relative ones are below /job */
+
+/* ---- world.c ---- */
+void warm_start(void);
+void world_vary(uint64_t seed);
 
 /* ---- init.c ---- */
 extern bool is_init;
