@@ -40,6 +40,7 @@ SPEC_FILE = "spec.json"
 STREAM_FILE = "stream"
 KEY_FILE = "key"
 CONSOLE_FILE = "console.log"
+TRACE_FILE = "trace"
 QEMU_LOG_FILE = "qemu.log"
 OUTCOME_FILE = "outcome.json"
 COMMAND_FILE = "command.txt"
@@ -115,7 +116,12 @@ class Ended(StrEnum):
 
 
 class GuestOutcome(Model):
-    """`outcome.json`: how the guest ended, as the host saw it."""
+    """`outcome.json`: how the guest ended, as the host saw it.
+
+    Attributes:
+        snapshot: hash of the memory that a sim guest began with.
+        digest: over everything that it did and said (testbed/digest.py); empty where the host had a hand in its end.
+    """
 
     schema_: Literal["testbed.outcome/1"] = Field(default="testbed.outcome/1", alias="schema")
     accelerator: str
@@ -125,6 +131,8 @@ class GuestOutcome(Model):
     qmp: tuple[str, ...] = ()
     console_lost: int = Field(default=0, ge=0)
     stream_lost: int = Field(default=0, ge=0)
+    snapshot: str = ""
+    digest: str = ""
 
 
 class PlannedRun(Model):
@@ -443,10 +451,7 @@ def read_run(directory: Path) -> RunEvidence:
     spec = read_model(directory / SPEC_FILE, RunSpec)
     if directory.name != spec.name:
         raise DamagedCaseError(f"`{_short(directory / SPEC_FILE)}` is run {spec.number}, expected `{directory.name}`")
-    text = read_bounded(directory / KEY_FILE, 4096).strip()
-    if not re.fullmatch(rb"[0-9a-f]{%d}" % (2 * KEY_BYTES), text):
-        raise DamagedCaseError(f"`{_short(directory / KEY_FILE)}` is not {KEY_BYTES} bytes in hex")
-    key = bytes.fromhex(text.decode("ascii"))
+    key = read_key(directory)
     stream = directory / STREAM_FILE
     console = directory / CONSOLE_FILE
     # A guest that never started may have left neither; that is a fact about the run, no damage.
@@ -458,6 +463,14 @@ def read_run(directory: Path) -> RunEvidence:
         stream=parse_stream(said, key),
         console=Console(printed[:MAX_CONSOLE], truncated=len(printed) > MAX_CONSOLE),
     )
+
+
+def read_key(directory: Path) -> bytes:
+    """The key of a run's stream."""
+    text = read_bounded(directory / KEY_FILE, 4096).strip()
+    if not re.fullmatch(rb"[0-9a-f]{%d}" % (2 * KEY_BYTES), text):
+        raise DamagedCaseError(f"`{_short(directory / KEY_FILE)}` is not {KEY_BYTES} bytes in hex")
+    return bytes.fromhex(text.decode("ascii"))
 
 
 def read_bounded(path: Path, limit: int, *, cut: bool = False) -> bytes:

@@ -43,8 +43,10 @@ class Question:
         clocks: clocks that were asked for.
         pattern: only scenarios whose name matches (`-k`): a glob, or a part of the name.
         cpus: overrides the scenarios' own topology.
-        files: sha256 of the archive that travels with the job.
+        files: sha256 of the archive that travels with the candidate's jobs.
+        baseline_files: the same of the baseline's jobs.
         image: id of the image.
+        seeds: orders of events in `sim`.
     """
 
     policy: Policy
@@ -56,7 +58,9 @@ class Question:
     pattern: str | None
     cpus: int | None
     files: str
+    baseline_files: str
     image: str
+    seeds: int
 
 
 def plan(question: Question) -> Plan:
@@ -85,7 +89,7 @@ def plan(question: Question) -> Plan:
         if reason:
             not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
             continue
-        for role, seed in _rounds(question.policy, demand.clock):
+        for role, seed in _rounds(question, demand.clock):
             specs.append(_spec(question, scenario, demand.clock, role, seed, len(specs)))
     return Plan(tuple(specs), tuple(not_run))
 
@@ -104,9 +108,9 @@ def select(names: Iterable[str], pattern: str | None) -> frozenset[str]:
     return found
 
 
-def _rounds(policy: Policy, clock: Clock) -> Sequence[tuple[Role, int]]:
+def _rounds(question: Question, clock: Clock) -> Sequence[tuple[Role, int]]:
     """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`."""
-    rounds = policy.seeds if clock is Clock.SIM else policy.live_pairs
+    rounds = question.seeds if clock is Clock.SIM else question.policy.live_pairs
     seeds = [FIRST_SEED + (number if clock is Clock.SIM else 0) for number in range(rounds)]
     return [(role, seed) for seed in seeds for role in (Role.CANDIDATE, Role.BASELINE)]
 
@@ -132,7 +136,7 @@ def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed
             cpus=cpus,
             candidate_timeout_ms=question.timeout_ms,
         ),
-        files=question.files,
+        files=question.files if candidate else question.baseline_files,
         image=question.image,
         wall_limit_s=wall_limit_s(scenario),
     )

@@ -7,8 +7,6 @@ The order of the runs never changes what a run says; it only decides how soon th
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 import threading
 import time
 from collections import deque
@@ -18,89 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.case import (
-    KEY_FILE,
-    OUTCOME_FILE,
-    RUNS_DIR,
-    SPEC_FILE,
-    Ended,
-    RunEvidence,
-    canonical_json,
-    read_run,
-    write_atomic,
-    write_model,
-)
-from testbed.image import Image
+from testbed.case import RUNS_DIR, RunEvidence, read_run
+from testbed.engine import Engine, Executed
+from testbed.engine.cached import spot_check
 from testbed.judge import Assessment, assess
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.scenario import Scenario
 from testbed.spec import Role, RunSpec
 from testbed.status import Status
-from testbed.vm.guest import Boot, Guest
-
-KEY_BYTES = 32
-HOST_FILE = "host.json"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What a run needs beside its spec; a distributed engine will have the same interface.
-
-    Attributes:
-        case: the case's directory.
-        files: archive that travels with every job.
-        guest: makes the machine for a spec's clock.
-        listener: is told what happens.
-        cancelled: set by whoever wants the work to end.
-    """
-
-    case: Path
-    image: Image
-    files: Path
-    guest: Callable[[Boot], Guest]
-    listener: Listener
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def execute(self, spec: RunSpec, stop: threading.Event) -> RunEvidence | None:
-        """One guest boot from spec to evidence; None if it was interrupted, and then it leaves nothing behind.
-
-        Raises:
-            HostError: this machine can't run it, or can't keep its evidence.
-        """
-        directory = self.case / RUNS_DIR / spec.name
-        directory.mkdir(parents=True)
-        key = secrets.token_bytes(KEY_BYTES)
-        write_model(directory / SPEC_FILE, spec)
-        write_atomic(directory / KEY_FILE, key.hex() + "\n")
-        stage = f"{RUNS_DIR}/{spec.name}"
-        boot = Boot(
-            spec=spec,
-            image=self.image,
-            directory=directory,
-            files=self.files,
-            key=key,
-            cancelled=stop,
-            line=lambda line: self._tell(stage, line),
-        )
-        guest = self.guest(boot)
-        started = time.monotonic()
-        try:
-            guest.boot()
-            outcome = guest.run()
-        finally:
-            guest.close()
-        if outcome.ended is Ended.INTERRUPTED:
-            shutil.rmtree(directory, ignore_errors=True)
-            return None
-        # Times of the host are for people; no judge reads them.
-        write_atomic(directory / HOST_FILE, canonical_json({"seconds": round(time.monotonic() - started, 3)}))
-        write_model(directory / OUTCOME_FILE, outcome)
-        return read_run(directory)
-
-    def _tell(self, stage: str, line: str) -> None:
-        if text := _in_words(line):
-            self.listener(StageLine(stage=stage, text=text))
 
 
 def _in_words(line: str) -> str:
@@ -129,21 +53,33 @@ class Pool:
     """Runs specs on a few threads until all are done, or the first confirmed failure.
 
     Attributes:
+        engine: makes evidence of a spec.
+        case: the case's directory.
+        listener: is told what happens.
+        cancelled: set by whoever wants the work to end.
         jobs: guests side by side.
         run_all: go on after a confirmed failure.
         sources: the candidate's sources, for findings that quote a line.
+        spot_check: says of a run in which nothing failed whether it is repeated all the same.
     """
 
     engine: Engine
+    case: Path
+    listener: Listener
+    cancelled: threading.Event
     policy: Policy
     scenarios: Mapping[str, Scenario]
     jobs: int
     run_all: bool
     sources: Mapping[str, str]
+    spot_check: Callable[[RunSpec], bool] = spot_check
     stopped_early: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
     _evidence: dict[tuple[int, Role], RunEvidence] = field(default_factory=dict)
     _judged: set[int] = field(default_factory=set)
+    _failed: set[int] = field(default_factory=set)
+    _repeated: set[int] = field(default_factory=set)
+    _executed: dict[int, Executed] = field(default_factory=dict)
     _next: int = 0
     _begin: float = field(default_factory=time.monotonic)
     _started: dict[int, float] = field(default_factory=dict)
@@ -157,23 +93,52 @@ class Pool:
         """
         waiting = deque(specs)
         self._next = len(specs)
-        running: dict[Future[RunEvidence | None], RunSpec] = {}
+        running: dict[Future[Executed | None], RunSpec] = {}
         with self._stop_with_engine(), ThreadPoolExecutor(self.jobs, thread_name_prefix="guest") as threads:
             try:
                 while (waiting or running) and not self._stop.is_set():
                     while waiting and len(running) < self.jobs:
                         spec = waiting.popleft()
+                        if spec.repeats in self._repeated:
+                            continue  # it was to be spot-checked, and has failed and been repeated since
+                        if spec.repeats is not None:
+                            self._repeated.add(spec.repeats)
                         self._say_started(spec)
-                        running[threads.submit(self.engine.execute, spec, self._stop)] = spec
+                        running[threads.submit(self._execute, spec)] = spec
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                     for future in done:
                         spec = running.pop(future)
-                        evidence = future.result()
+                        executed = future.result()
                         self._elapsed[spec.number] = time.monotonic() - self._started[spec.number]
-                        if evidence is not None and (repeat := self._look(spec, evidence)) is not None:
+                        if executed is None:
+                            continue
+                        self._executed[spec.number] = executed
+                        evidence = read_run(self.case / RUNS_DIR / spec.name)
+                        if (repeat := self._look(spec, evidence)) is not None:
                             waiting.appendleft(repeat)
+                        elif self._to_be_checked(spec):
+                            waiting.append(self._repeat(spec))
             finally:
                 self._stop.set()
+
+    def _execute(self, spec: RunSpec) -> Executed | None:
+        stage = f"{RUNS_DIR}/{spec.name}"
+
+        def tell(line: str) -> None:
+            if text := _in_words(line):
+                self.listener(StageLine(stage=stage, text=text))
+
+        return self.engine.execute(spec, self.case / RUNS_DIR / spec.name, self._stop, tell)
+
+    def _to_be_checked(self, spec: RunSpec) -> bool:
+        """A stated share of the runs is repeated although nothing failed, to see whether they are repeatable."""
+        known = self._executed[spec.number].confirmed
+        return spec.repeats is None and not known and self.spot_check(spec)
+
+    def _repeat(self, spec: RunSpec) -> RunSpec:
+        repeat = spec.model_copy(update={"number": self._next, "repeats": spec.number})
+        self._next += 1
+        return repeat
 
     @contextmanager
     def _stop_with_engine(self) -> Iterator[None]:
@@ -188,7 +153,7 @@ class Pool:
 
     def _follow(self) -> None:
         while not self._stop.wait(0.1):
-            if self.engine.cancelled.is_set():
+            if self.cancelled.is_set():
                 self._stop.set()
 
     def _look(self, spec: RunSpec, evidence: RunEvidence) -> RunSpec | None:
@@ -196,7 +161,7 @@ class Pool:
         pair = _pair(spec)
         if spec.repeats is not None:
             self._say_ended(spec, status := self._assess(pair, evidence))
-            if status.status is Status.FAIL and not self.run_all:
+            if status.status is Status.FAIL and spec.repeats in self._failed and not self.run_all:
                 self.stopped_early = True
                 self._stop.set()
             return None
@@ -213,9 +178,8 @@ class Pool:
         self._say_ended(candidate.spec, assessment)
         if assessment.status is not Status.FAIL:
             return None
-        repeat = candidate.spec.model_copy(update={"number": self._next, "repeats": candidate.spec.number})
-        self._next += 1
-        return repeat
+        self._failed.add(candidate.spec.number)
+        return self._repeat(candidate.spec)
 
     def _assess(self, pair: int, evidence: RunEvidence) -> Assessment:
         baseline = self._evidence.get((pair, Role.BASELINE))
@@ -230,13 +194,13 @@ class Pool:
     def _say_started(self, spec: RunSpec) -> None:
         stage = f"{RUNS_DIR}/{spec.name}"
         self._started[spec.number] = time.monotonic()
-        self.engine.listener(StageStarted(stage=stage, title=_title(spec), at_s=time.monotonic() - self._begin))
+        self.listener(StageStarted(stage=stage, title=_title(spec), at_s=time.monotonic() - self._begin))
 
     def _say_ended(self, spec: RunSpec, own: Assessment) -> None:
-        self.engine.listener(
+        self.listener(
             StageEnded(
                 stage=f"{RUNS_DIR}/{spec.name}",
-                title=_title(spec),
+                title=_title(spec) + (", cached" if self._executed[spec.number].cached else ""),
                 status=own.status,
                 elapsed_s=self._elapsed[spec.number],
                 summary=", ".join(dict.fromkeys(finding.title for finding in own.findings)),

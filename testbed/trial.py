@@ -29,17 +29,21 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
+from testbed.engine.cached import CachedEngine, holds
+from testbed.engine.local import LocalEngine
 from testbed.errors import UsageError
 from testbed.image import Image
+from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
 from testbed.plan import Plan, Question, plan, select
 from testbed.policy import Policy
-from testbed.report.events import Listener, StageEnded, StageStarted
-from testbed.run import Engine, Pool
+from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
+from testbed.run import Pool
 from testbed.scenario import Scenario
-from testbed.spec import Clock
+from testbed.spec import Clock, RunSpec
 from testbed.status import Status, worst
 from testbed.verdict import ImageFacts, KernelFacts, ToolFacts, Verdict
+from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 from testbed.vm.sim import command as sim_command
 
@@ -58,6 +62,8 @@ class Request:
         jobs: guests side by side.
         out: the case's directory; None makes one.
         keep: `cases prune` leaves this case alone.
+        cache: sim runs that were done before are not done again.
+        seeds: orders of events in `sim`, in place of the policy's.
     """
 
     candidate: str | tuple[str, ...]
@@ -69,6 +75,8 @@ class Request:
     jobs: int = 2
     out: Path | None = None
     keep: bool = False
+    cache: bool = True
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,14 +88,25 @@ class Result:
     elapsed_s: float
 
 
+Prepare = Callable[[Image, RunSpec, Listener, threading.Event], None]
+
+
+def _prepare_nothing(image: Image, spec: RunSpec, listener: Listener, cancelled: threading.Event) -> None:
+    """For guests that start from nothing."""
+
+
 @dataclass(frozen=True)
 class Desk:
-    """What every stage of a trial needs; tests put another `guest` or `image` here."""
+    """What every stage of a trial needs; tests put another `guest` or `image` here.
+
+    `prepare` makes what the runs of a machine start from, so that it is told as a stage of its own.
+    """
 
     image: Image
     listener: Listener
     guest: Callable[[Boot], Guest]
     probe: Callable[[Image], LiveProbe]
+    prepare: Prepare = _prepare_nothing
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -124,8 +143,8 @@ def hold(request: Request, desk: Desk) -> Result:
     for name, (_, data) in scenarios.items():
         write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
     with _work(case) as work:
-        files, digest = _archive(artifact, work)
-        planned = plan(_question(request, demanded, known, artifact, clocks, digest, desk.image))
+        inputs = archives(artifact, work)
+        planned = plan(_question(request, demanded, known, artifact, clocks, inputs, desk.image))
         record = CaseFile(
             clock=_clock_word(clocks),
             selected=_selected(planned) if request.pattern else None,
@@ -139,8 +158,12 @@ def hold(request: Request, desk: Desk) -> Result:
             live=live,
         )
         write_model(case / CASE_FILE, record)
+        local = LocalEngine(desk.image, inputs.by_hash, desk.guest)
         pool = Pool(
-            Engine(case, desk.image, files, desk.guest, desk.listener, desk.cancelled),
+            CachedEngine(local, Cache.open(), _warn(desk.listener)) if request.cache else local,
+            case,
+            desk.listener,
+            desk.cancelled,
             demanded,
             known,
             jobs=request.jobs,
@@ -148,12 +171,24 @@ def hold(request: Request, desk: Desk) -> Result:
             sources=Case.open(case).sources(),
         )
         if artifact.ok:
+            _prepare(planned, desk, cached=request.cache)
             pool.run(planned.specs)
         record = record.model_copy(update={"interrupted": desk.cancelled.is_set(), "stopped_early": pool.stopped_early})
         write_model(case / CASE_FILE, record)
     verdict = judge.judge(Case.open(case))
     judge.write_verdict(case, verdict)
     return Result(verdict, case, time.monotonic() - started)
+
+
+def _prepare(planned: Plan, desk: Desk, *, cached: bool) -> None:
+    """Make what sim runs start from, once for each machine among them that has something to run."""
+    cache = Cache.open()
+    machines: dict[str, RunSpec] = {}
+    for spec in planned.specs:
+        if spec.clock is Clock.SIM and not (cached and holds(cache, spec)):
+            machines.setdefault(snapshot.key_of(desk.image, spec.topology, snapshot.rate_of(spec)), spec)
+    for spec in machines.values():
+        desk.prepare(desk.image, spec, desk.listener, desk.cancelled)
 
 
 def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
@@ -171,7 +206,9 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
         pattern=request.pattern,
         cpus=request.cpus,
         files="0" * 64,
+        baseline_files="0" * 64,
         image=image.id,
+        seeds=request.seeds or demanded.seeds,
     )
     for spec in plan(question).specs:
         directory = Path("CASE/runs") / spec.name
@@ -255,7 +292,7 @@ def _question(
     scenarios: Mapping[str, Scenario],
     artifact: Artifact,
     clocks: frozenset[Clock],
-    files: str,
+    inputs: Inputs,
     image: Image,
 ) -> Question:
     return Question(
@@ -267,8 +304,10 @@ def _question(
         clocks=clocks,
         pattern=request.pattern,
         cpus=request.cpus,
-        files=files,
+        files=inputs.candidate,
+        baseline_files=inputs.baseline,
         image=image.manifest.id,
+        seeds=request.seeds or demanded.seeds,
     )
 
 
@@ -308,10 +347,28 @@ def build_only(candidate: str | tuple[str, ...], image: Image, out: Path | None,
         return _build(_read(candidate, image), image, directory, listener)
 
 
-def _archive(artifact: Artifact, work: Path) -> tuple[Path, str]:
-    """The archive that travels with every job, and its sha256."""
-    path = work / "files.cpio"
-    return path, write_archive(path, files_for_guest(artifact))
+@dataclass(frozen=True)
+class Inputs:
+    """The archives that travel with jobs, by sha256.
+
+    A baseline's has nothing of the candidate in it, so all candidates share its runs.
+    """
+
+    candidate: str
+    baseline: str
+    by_hash: Mapping[str, Path]
+
+
+def archives(artifact: Artifact, work: Path) -> Inputs:
+    """Write the archives of a case into a directory."""
+    candidate, baseline = work / "candidate.cpio", work / "baseline.cpio"
+    names = write_archive(candidate, files_for_guest(artifact)), write_archive(baseline, {})
+    return Inputs(*names, by_hash=dict(zip(names, (candidate, baseline), strict=True)))
+
+
+def _warn(listener: Listener) -> Callable[[str], None]:
+    """Tell a listener what is wrong with the cache."""
+    return lambda text: listener(StageLine(stage="cache", text=text))
 
 
 @contextmanager

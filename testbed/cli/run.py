@@ -58,11 +58,13 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--baseline", default="eevdf", choices=["eevdf"], help="compared with (default: eevdf)")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only scenarios whose name matches")
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
+    parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after the first failure")
     parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the case's directory, new or empty")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that would be run, run nothing")
+    parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
     parser.add_argument("--keep", action="store_true", help="`cases prune` leaves this case alone")
     add_formats(parser)
     parser = verb(verbs, "build", "compile a candidate and look at what came out", build, BUILD_EXAMPLES)
@@ -105,6 +107,7 @@ def run(options: Options) -> int:
     """Judge a candidate."""
     from testbed import image as images
     from testbed import trial
+    from testbed.vm import snapshot
 
     request = trial.Request(
         candidate=given_candidate(options),
@@ -116,6 +119,8 @@ def run(options: Options) -> int:
         jobs=options.jobs or os.cpu_count() or 1,
         out=options.out,
         keep=options.keep,
+        cache=not options.no_cache,
+        seeds=options.seeds,
     )
     formats = parse_formats(options.format)
     trial.check(request)
@@ -126,7 +131,7 @@ def run(options: Options) -> int:
             for title, command in trial.rehearse(request, image):
                 print(f"# {title}\n{command}")
             return int(ExitCode.PASS)
-        desk = trial.Desk(image, listener, _make_guest, _probe)
+        desk = trial.Desk(image, listener, make_guest, _probe, prepare=snapshot.prepare)
         cancel_on_signal(desk.cancelled)
         _keep_alive(listener, stack)
         result = trial.hold(request, desk)
@@ -153,7 +158,8 @@ def build(options: Options) -> int:
     return int(ExitCode.PASS if artifact.ok else ExitCode.REJECT)
 
 
-def _make_guest(boot: Boot) -> Guest:
+def make_guest(boot: Boot) -> Guest:
+    """The machine for a spec's clock."""
     from testbed.spec import Clock
     from testbed.vm.live import LiveGuest
     from testbed.vm.sim import SimGuest

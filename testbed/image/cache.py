@@ -5,6 +5,7 @@
     parts/KEY/      finished stages of builds
     keys/KEY        the id of the image that these inputs gave
     snapshots/KEY/  booted machines that wait for a job (testbed/vm/snapshot.py)
+    runs/KEY/       evidence of sim runs (testbed/engine/cached.py)
     locks/, tmp/    work in progress
 
 A directory is made below `tmp/` and appears at its place by one rename, after everything in it has reached the disk.
@@ -73,7 +74,15 @@ class Cache:
         """
         cache = cls(root or cache_root())
         with disk_errors("the image cache", cache.root):
-            for directory in (cache.images, cache.parts, cache.keys, cache.snapshots, cache.locks, cache.tmp):
+            for directory in (
+                cache.images,
+                cache.parts,
+                cache.keys,
+                cache.snapshots,
+                cache.runs,
+                cache.locks,
+                cache.tmp,
+            ):
                 directory.mkdir(parents=True, exist_ok=True)
         return cache
 
@@ -96,6 +105,11 @@ class Cache:
     def snapshots(self) -> Path:
         """Booted machines."""
         return self.root / "snapshots"
+
+    @property
+    def runs(self) -> Path:
+        """Evidence of sim runs."""
+        return self.root / "runs"
 
     @property
     def locks(self) -> Path:

@@ -574,6 +574,19 @@ _ENTRIES = (
         "    runs/003 failed, runs/004 repeated it and passed",
     ),
     Entry(
+        "run-diverged",
+        "two runs of the same inputs differ",
+        TEST,
+        _ERROR,
+        "A run under virtual time was repeated with the same inputs and did something else: their digests over "
+        "everything that the guest did and said differ.",
+        "A verdict that does not repeat can't be trusted, so this is said aloud. A failure that was seen in both runs "
+        "stands all the same.",
+        "the emulator let something of the host into the guest, or a file of the image or snapshot was changed",
+        "send the case: `testbed replay CASE` shows the first place where the runs part",
+        "    runs/002 and runs/005 had the same inputs; their digests are 1f3a… and 9c40…",
+    ),
+    Entry(
         "baseline-crosses-too",
         "baseline crosses the threshold too",
         TEST,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from testbed.verdict import (
     Verdict,
 )
 
-JUDGE_VERSION = 1
+JUDGE_VERSION = 2
 """Raised whenever the same evidence may get another verdict."""
 
 _BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse"))
@@ -193,6 +193,9 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
     for one in first:
         cut_short = case.facts.stopped_early or case.facts.interrupted
         statuses.append(_confirmed(part, one, repeats.get(one.view.run.spec.number), cut_short=cut_short))
+    for finding in _diverged(ones):
+        part.findings.append(finding)
+        statuses.append(Status.ERROR)
     for one in ones:
         if one.view.run.spec.role is Role.BASELINE and one.status is Status.ERROR:
             statuses.append(Status.ERROR)
@@ -218,6 +221,24 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
     part.status = worst(statuses)
     part.reason = _reason(part, missing)
     return part
+
+
+def _diverged(ones: Sequence[Assessment]) -> Iterator[Finding]:
+    """Runs under virtual time whose repetition did something else: what must not happen, whoever the candidate is."""
+    by_number = {one.view.run.spec.number: one for one in ones}
+    for one in ones:
+        spec = one.view.run.spec
+        if spec.repeats is None or spec.clock is not Clock.SIM or spec.repeats not in by_number:
+            continue
+        first = by_number[spec.repeats].view
+        digests = (first.run.outcome.digest, one.view.run.outcome.digest)
+        if all(digests) and digests[0] != digests[1]:
+            yield one.view.found(
+                "run-diverged",
+                f"{first.run.name} and {one.view.run.name} had the same inputs; "
+                f"their digests are {digests[0][:16]} and {digests[1][:16]}",
+                [first.outcome_ref(), one.view.outcome_ref()],
+            )
 
 
 def _confirmed(part: _Part, one: Assessment, repeat: Assessment | None, *, cut_short: bool) -> Status:

@@ -117,6 +117,7 @@ class Process:
     _reason: str = ""
     _asked: bool = False
     _kvm: bool | None = None
+    _alone: bool = False
     _read: int = 0
     _partial: bytes = b""
 
@@ -200,12 +201,20 @@ class Process:
             time.sleep(POLL_S)
         self._listen()
         status = self._process.poll()
+        self._alone = status is not None and ended is None
         self._kill()
         if ended is None:
             ended = self._by_itself(status)
             if self.launched and self._kvm is None and ended is not Ended.QEMU_DIED:
                 ended, self._reason = Ended.QEMU_DIED, "QEMU never said which accelerator runs the guest"
         return self._outcome(ended)
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """The guest ended the machine, and nothing that it said was cut: the host had no hand in it."""
+        events = ("SHUTDOWN:guest-shutdown", "SHUTDOWN:guest-reset")
+        whole = all((self.boot.directory / name).stat().st_size < STREAM_LIMIT for name in (STREAM_FILE, CONSOLE_FILE))
+        return self._alone and whole and any(event in self._events for event in events)
 
     def _mistaken(self) -> bool:
         """QEMU runs the guest by another accelerator than the one that was asked for."""

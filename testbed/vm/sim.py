@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 
+from testbed import digest
 from testbed.case import Ended, GuestOutcome
 from testbed.errors import Interrupted
 from testbed.vm import qemu, snapshot
@@ -37,6 +38,7 @@ class SimGuest:
         self._process = qemu.Process(boot, ACCELERATOR)
         self._boot = boot
         self._interrupted = False
+        self._memory = ""
 
     def boot(self) -> None:
         """Load the machine from its snapshot, which is made first if there is none yet.
@@ -52,6 +54,7 @@ class SimGuest:
         except Interrupted:
             self._interrupted = True
             return
+        self._memory = saved.facts.ram
         self._process.prepare()
         self._process.start(command(self._boot, saved))
         with contextlib.suppress(MonitorLostError):  # how it ended says more, and `run` finds out
@@ -63,7 +66,11 @@ class SimGuest:
             return GuestOutcome(
                 accelerator=ACCELERATOR, qemu=self._boot.image.manifest.qemu.version, ended=Ended.INTERRUPTED
             )
-        return self._process.wait()
+        outcome = self._process.wait()
+        changes = {"snapshot": self._memory}
+        if self._process.ended_by_itself:
+            changes["digest"] = digest.of(self._boot.directory)
+        return outcome.model_copy(update=changes)
 
     def diagnose(self) -> str:
         """QEMU's last words."""

@@ -24,8 +24,10 @@ from testbed.case import CONSOLE_FILE, QEMU_LOG_FILE, STREAM_FILE, canonical_jso
 from testbed.errors import HostError, Interrupted
 from testbed.image import Image
 from testbed.image.cache import Cache, disk_errors
+from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.sandbox import Bind, Sandbox, kill_group
 from testbed.spec import Model, RunSpec, Topology, sha256
+from testbed.status import Status
 from testbed.vm import qemu
 from testbed.vm.qmp import Monitor
 
@@ -164,6 +166,27 @@ def ensure(
     with _guard:
         _known[place] = found
     return found
+
+
+def prepare(image: Image, spec: RunSpec, listener: Listener, cancelled: threading.Event) -> None:
+    """Have a run's snapshot, and tell as a stage if it has to be made.
+
+    Raises:
+        HostError: it can't be made here.
+        Interrupted: `cancelled` was set.
+    """
+    topology, rate = spec.topology, rate_of(spec)
+    if (Cache.open().snapshots / key_of(image, topology, rate) / MANIFEST_FILE).is_file():
+        ensure(
+            image, topology, rate, cancelled=cancelled, told=lambda text: listener(StageLine(stage="cache", text=text))
+        )
+        return
+    stage, title = "prepare", f"prepare the guest that runs start from ({topology.cpus} CPUs)"
+    started = time.monotonic()
+    listener(StageStarted(stage=stage, title=title))
+    ensure(image, topology, rate, cancelled=cancelled, told=lambda text: listener(StageLine(stage=stage, text=text)))
+    elapsed = time.monotonic() - started
+    listener(StageEnded(stage=stage, title=title, status=Status.DONE, elapsed_s=elapsed))
 
 
 def _read(place: Path) -> Snapshot | None:

@@ -26,7 +26,9 @@ def question(**changes: Any) -> Question:
         pattern=None,
         cpus=None,
         files="f" * 64,
+        baseline_files="b" * 64,
         image="i" * 64,
+        seeds=demanded.seeds,
     )
     return dataclasses.replace(base, **changes)
 

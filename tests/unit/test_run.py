@@ -13,11 +13,12 @@ import pytest
 
 from testbed import policy, scenario
 from testbed.case import OUTCOME_FILE, Ended, read_run
+from testbed.engine.local import LocalEngine
 from testbed.errors import HostError
 from testbed.image import Image
 from testbed.plan import plan
 from testbed.report import Event, StageEnded
-from testbed.run import Engine, Pool
+from testbed.run import Pool
 from testbed.spec import Role, RunSpec
 from testbed.status import Status
 from testbed.vm.fake import FakeGuest, Script
@@ -55,9 +56,23 @@ class Bench:
             self.guests.append(guest)
             return guest
 
+        self.cancelled = threading.Event()
+        self.pool = Pool(
+            self.engine(make),
+            case,
+            self.events.append,
+            self.cancelled,
+            demanded,
+            scenario.load_all(),
+            jobs=jobs,
+            run_all=run_all,
+            sources={},
+            spot_check=lambda spec: False,
+        )
+
+    def engine(self, make: Callable[[Boot], Guest]) -> LocalEngine:
         image = cast(Image, SimpleNamespace())
-        self.engine = Engine(case, image, files, make, self.events.append, threading.Event())
-        self.pool = Pool(self.engine, demanded, scenario.load_all(), jobs=jobs, run_all=run_all, sources={})
+        return LocalEngine(image, {"f" * 64: self.case / "files", "b" * 64: self.case / "files"}, make)
 
     def run(self) -> None:
         self.pool.run(plan(question()).specs)
@@ -118,7 +133,7 @@ def test_a_baseline_is_never_repeated(tmp_path: Path) -> None:
 
 def test_an_interrupt_ends_guests_that_hang_and_leaves_no_half_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda spec: Script(events=(HELLO,), hang=True))
-    threading.Timer(0.3, bench.engine.cancelled.set).start()
+    threading.Timer(0.3, bench.cancelled.set).start()
     bench.run()
     assert not any((tmp_path / "runs").iterdir())
     assert all(guest.closed for guest in bench.guests)
@@ -137,9 +152,7 @@ def test_a_guest_that_can_not_be_started_is_the_hosts_fault_and_is_closed(tmp_pa
         guest.boot = fail  # type: ignore[method-assign]
         return guest
 
-    bench.pool.engine = Engine(
-        tmp_path, bench.engine.image, bench.engine.files, broken, bench.events.append, bench.engine.cancelled
-    )
+    bench.pool.engine = bench.engine(broken)
     with pytest.raises(HostError, match="no room"):
         bench.run()
     assert all(guest.closed for guest in bench.guests)
@@ -159,3 +172,28 @@ def test_every_run_has_a_key_of_its_own(tmp_path: Path) -> None:
     bench.run()
     keys = [(place / "key").read_text() for place in (tmp_path / "runs").iterdir()]
     assert len(set(keys)) == len(keys)
+
+
+def test_a_share_of_passing_runs_is_repeated_last(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD, jobs=1)
+    bench.pool.spot_check = lambda spec: spec.number == 1
+    bench.run()
+    planned = len(plan(question()).specs)
+    assert [spec.repeats for spec in bench.specs] == [None] * planned + [1]
+    assert not bench.pool.stopped_early
+
+
+def test_a_spot_check_that_fails_alone_is_no_confirmed_failure(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: STALLED if spec.repeats is not None else GOOD, jobs=1)
+    bench.pool.spot_check = lambda spec: spec.number == 0
+    bench.run()
+    assert not bench.pool.stopped_early
+    assert len(bench.specs) == len(plan(question()).specs) + 1
+
+
+def test_a_failure_that_was_to_be_spot_checked_is_repeated_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stalls_as_candidate, jobs=1, run_all=True)
+    bench.pool.spot_check = lambda spec: True
+    bench.run()
+    repeats = [spec.repeats for spec in bench.specs if spec.repeats is not None]
+    assert sorted(repeats) == sorted(set(repeats))
