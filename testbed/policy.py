@@ -50,12 +50,28 @@ class WorkThreshold(Model):
     reason: Reason
 
 
+class ShareThreshold(Model):
+    """Found when the most work of one of several equal tasks, in times of the least, is above both.
+
+    Attributes:
+        floor: so many times the least is never too much.
+        factor: and so many times what it is under the baseline.
+        window: guest time over which it is looked at, at least.
+    """
+
+    floor: float = Field(ge=1)
+    factor: float = Field(ge=1)
+    window: DurationMs
+    reason: Reason
+
+
 class Override(Model):
     """Other thresholds for one scenario."""
 
     gap: GapThreshold | None = None
     idle: IdleThreshold | None = None
     work: WorkThreshold | None = None
+    share: ShareThreshold | None = None
 
 
 class Thresholds(Model):
@@ -64,6 +80,7 @@ class Thresholds(Model):
     gap: GapThreshold
     idle: IdleThreshold
     work: WorkThreshold
+    share: ShareThreshold
     overrides: dict[str, Override] = Field(default_factory=dict)
 
 
@@ -120,6 +137,11 @@ class Policy(Model):
         """The threshold for work done in a scenario."""
         override = self.thresholds.overrides.get(scenario)
         return (override and override.work) or self.thresholds.work
+
+    def share(self, scenario: str) -> ShareThreshold:
+        """The threshold for the shares of equal tasks in a scenario."""
+        override = self.thresholds.overrides.get(scenario)
+        return (override and override.share) or self.thresholds.share
 
 
 def facts(data: bytes, policy: Policy) -> PolicyFacts:

@@ -80,6 +80,11 @@ class Start(Model):
             raise ValueError("`count` and `per_cpu` exclude each other")
         return self
 
+    @property
+    def tasks_are_equal(self) -> bool:
+        """Whether all tasks of the load want the same of every CPU, so that they ought to get the same."""
+        return self.kind == "hog" and self.cpu in (None, "any")
+
 
 class Exec(Model):
     """A program of the image, in the background."""
@@ -151,7 +156,7 @@ class Step(Model):
 class Check(Model):
     """A threshold check; the numbers are the policy's."""
 
-    check: Literal["gap", "idle", "work"]
+    check: Literal["gap", "idle", "work", "share"]
     load: Name
     code: str
 
@@ -357,6 +362,7 @@ def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
             "gap": {name for name, start in loads.items() if start.kind in GAP_KINDS},
             "idle": set(windows),
             "work": {name for name, start in loads.items() if start.kind in THROUGHPUT} | set(programs),
+            "share": {name for name, start in loads.items() if start.tasks_are_equal},
         }[check.check]
         if check.load not in allowed:
             yield (

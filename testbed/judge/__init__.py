@@ -2,7 +2,7 @@
 """Evidence → Findings → Verdict: a pure function of the case. Knows no VM, no clock and no screen.
 
 `assess` judges one run, `judge` a whole case. One file per family of checks: kernel, liveness, attach, starvation,
-idle, progress, integrity, benefit.
+idle, progress, share, integrity, benefit.
 """
 
 from testbed.judge.assess import Assessment, assess

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from testbed.case import RunEvidence
-from testbed.judge import attach, benefit, idle, integrity, kernel, liveness, progress, starvation
+from testbed.judge import attach, benefit, idle, integrity, kernel, liveness, progress, share, starvation
 from testbed.judge.view import MAX_REFS, View
 from testbed.policy import Policy
 from testbed.scenario import Scenario
@@ -25,6 +25,7 @@ _TIME_CODES = frozenset(
         "rcu-starved",
         "crawl",
         "idle-while-runnable",
+        "unfair-share",
         "no-progress",
         "slow-detach",
         "soft-lockup",
@@ -72,6 +73,7 @@ def assess(
         found += starvation.gaps(view, beside, policy)
         found += idle.findings(view, beside, policy)
         found += progress.findings(view, beside, policy)
+        found += share.findings(view, beside, policy)
         found += benefit.collapse(view, beside, policy)
     if not view.has_candidate:
         found = [_blame_machine(view, finding) for finding in found]
@@ -160,6 +162,7 @@ _PER_LOAD = frozenset(
         "rcu-starved",
         "crawl",
         "idle-while-runnable",
+        "unfair-share",
         "latency-collapse",
         "throughput-collapse",
         "not-measured",

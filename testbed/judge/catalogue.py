@@ -322,6 +322,22 @@ _ENTRIES = (
         "    s32 BPF_STRUCT_OPS(x_select_cpu, ...) { return 0; }",
     ),
     Entry(
+        "unfair-share",
+        "equal tasks got unequal shares",
+        SLOW,
+        _FAIL,
+        "Of several tasks that spin all the time, with equal priority and free to use every CPU, one did many times "
+        "the work of another one, and under the baseline it did not.",
+        "Nobody starves and no CPU idles, so nothing else sees it; but of two users of a machine one waits for hours "
+        "for what the other one has in minutes.",
+        "a task that has a CPU keeps it while others share the remaining ones: an infinite slice, a queue of one CPU "
+        "that no other CPU takes from, or a virtual time that does not grow while the task runs",
+        "bound the slice (SCX_SLICE_DFL), let ops.dispatch() of every CPU take from the longest queue or from a shared "
+        "one, and charge in ops.stopping() for the time that a task ran",
+        "    scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | 0, SCX_SLICE_DFL, enq_flags);  /* all on CPU 0; who is on CPU 1 "
+        "stays */",
+    ),
+    Entry(
         "no-progress",
         "job did not finish",
         SLOW,

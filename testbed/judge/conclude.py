@@ -390,7 +390,9 @@ def _load(finding: Finding) -> str:
     return finding.message.partition("`")[2].partition("`")[0] if finding.code in _TOLD_PER_LOAD else ""
 
 
-_TOLD_PER_LOAD = frozenset(("canary-starved", "crawl", "latency-collapse", "throughput-collapse", "not-measured"))
+_TOLD_PER_LOAD = frozenset(
+    ("canary-starved", "crawl", "unfair-share", "latency-collapse", "throughput-collapse", "not-measured")
+)
 
 
 def _title(row: truth_table.Row, findings: Sequence[Finding], parts: Sequence[_Part]) -> str:

@@ -19,6 +19,7 @@ from testbed.verdict import EvidenceRef, Finding, Measurement
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 MAX_REFS = 6
+SPREAD = "spread"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class View:
     def metrics(self) -> dict[str, Metric]:
         """Figures by name: `LOAD.MEASURE[.STAT]`, `WINDOW.idle`, `PROGRAM.…`.
 
+        `LOAD.work.spread` is the most work that one of several equal tasks did, in times of the least.
         Waiting times are the worst over tasks and windows. Work is a rate over the windows in which it was counted,
         or the total where it was counted in none.
         """
@@ -142,6 +144,10 @@ class View:
             metric = self._metric(load, name, stat, measures)
             if metric is not None:
                 result[metric.name] = metric
+        for load, start in self.scenario.loads().items():
+            spread = self._spread(load) if start.tasks_are_equal else None
+            if spread is not None:
+                result[spread.name] = spread
         for exec_name, program in self.scenario.programs().items():
             source = f"exec:{exec_name}"
             for one in workloads.measurements(program.argv[0], exec_name, self.log(source)):
@@ -206,6 +212,39 @@ class View:
                 return Metric(f"{load}.rate", "1/s", 1 / time.value, time.samples, time.ref)
             return None
         return self.metrics.get(f"{load}.rps.avg") or self.metrics.get(f"{load}.rps.p50")
+
+    def spread(self, load: str, at_least_ms: int) -> Metric | None:
+        """The most work that one task of a load did, in times of the least; None if that says nothing.
+
+        It says something of two or more tasks that want the same, over windows that last `at_least_ms` together: a
+        scheduler may give turns in any order, and only long windows hold many of them.
+        """
+        metric = self.metrics.get(f"{load}.work.{SPREAD}")
+        windows = {measure.window for measure in self._work(load)}
+        lasted = sum(self._duration_s(window) for window in windows if window) * 1000
+        return metric if lasted >= at_least_ms else None
+
+    def _work(self, load: str) -> list[_Measure]:
+        """What each task of a load did in each window."""
+        return [
+            measure
+            for measure in self._measures
+            if measure.event.text("load") == load
+            and measure.event.text("name") == "work"
+            and measure.window is not None
+            and measure.event.integer("task", -1) >= 0
+        ]
+
+    def _spread(self, load: str) -> Metric | None:
+        tasks: dict[int, float] = defaultdict(float)
+        for measure in self._work(load):
+            tasks[measure.event.integer("task")] += measure.event.number("value")
+        if len(tasks) < 2:
+            return None
+        least = min(tasks, key=lambda task: (tasks[task], task))
+        where = next(measure for measure in self._work(load) if measure.event.integer("task") == least)
+        ratio = max(tasks.values()) / max(tasks[least], 1.0)  # of a task that did nothing: in times of one iteration
+        return Metric(f"{load}.work.{SPREAD}", "1", ratio, len(tasks), self.ref(where.event))
 
     def measurements(self) -> tuple[Measurement, ...]:
         """All figures, for the verdict."""

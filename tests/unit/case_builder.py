@@ -50,6 +50,10 @@ SCHBENCH = (
 OUTPUT = {"hackbench": "Running in process mode\nTime: 0.520\n", "schbench": SCHBENCH}
 
 
+_Running = tuple[str, int]
+"""Kind of a load, and how many tasks of it tell of their own work."""
+
+
 @dataclass
 class Script:
     """How one run goes.
@@ -58,7 +62,7 @@ class Script:
         during: extra events by verb: they come in the first step with that verb, before it is done.
         replace: events by name that take the place of those that would be sent, e.g. `attach`.
         failing: detail by verb: the step is done with `ok: false`.
-        figures: measured values by `load.name` or `load.name.stat`.
+        figures: measured values by `load.name` or `load.name.stat`; of one hog `load.work.TASK`.
         lost_in: verb of the step in which the stream ends for good.
         tail: bytes behind the last line.
         insert: bytes before the line with this number (from 1).
@@ -102,7 +106,7 @@ def simulate(job: str, scenario: Scenario, script: Script, *, candidate: bool) -
     parsed = parse_job(job)
     writer.send("hello", version=1, release="7.3.4", cpus=2, possible=2, memory_kb=500_000, clocksource="tsc")
     writer.send("job", steps=len(parsed.steps))
-    running: dict[str, str] = {}
+    running: dict[str, _Running] = {}
     window = ""
     sequence = 0
     told: set[str] = set()
@@ -130,9 +134,10 @@ def simulate(job: str, scenario: Scenario, script: Script, *, candidate: bool) -
             case "cycle" if candidate:
                 sequence += int(words[1])
             case "start":
-                running[words[1]] = words[2]
+                count = next((word.partition("=")[2] for word in words if word.startswith("count=")), "1")
+                running[words[1]] = (words[2], int(count) if words[2] == "hog" else 1)
             case "exec":
-                running[words[1]] = "exec"
+                running[words[1]] = ("exec", 1)
                 program = next((name for name, path in PROGRAMS.items() if path == words[2]), "")
                 text = script.output.get(words[1], OUTPUT.get(program, ""))
                 writer.send("log", source=f"exec:{words[1]}", text=text, lost=0)
@@ -166,15 +171,16 @@ def _beat(writer: _Writer, state: str, sequence: int) -> None:
     writer.send("beat", **fields, runnable=2, worst_us=0, late_us=0)
 
 
-def _window(writer: _Writer, window: str, running: Mapping[str, str], script: Script) -> None:
+def _window(writer: _Writer, window: str, running: Mapping[str, _Running], script: Script) -> None:
     for name, unit, value in (("duration", "ns", 2_000 * MS), ("switches", "1/s", 900), ("idle", "1", 0.01)):
         value = script.figures.get(f"{window}.{name}", value)
         writer.send("measure", name=name, load=window, task=0, cpu=-1, unit=unit, value=value, samples=1)
-    for load_name, kind in running.items():
-        _report(writer, load_name, kind, window, script)
+    for name, one in running.items():
+        _report(writer, name, one, window, script)
 
 
-def _report(writer: _Writer, name: str, kind: str, window: str | None, script: Script) -> None:
+def _report(writer: _Writer, name: str, running: _Running, window: str | None, script: Script) -> None:
+    kind, tasks = running
     extra = {"window": window} if window else {}
     if kind in ("canary", "kworker", "rcu", "fork", "pipe"):
         for stat, usual in GAPS.items():
@@ -183,9 +189,11 @@ def _report(writer: _Writer, name: str, kind: str, window: str | None, script: S
             writer.send("measure", **fields, value=value, samples=script.samples, **extra)
     work = {"hog": "work", "churn": "work", "migration": "work", "pipe": "roundtrips", "fork": "forks"}.get(kind)
     if work:
-        value = script.figures.get(f"{name}.{work}", 1_000_000)
-        fields = {"name": work, "load": name, "task": 0, "cpu": -1, "unit": "iterations"}
-        writer.send("measure", **fields, value=value, samples=1, **extra)
+        total = script.figures.get(f"{name}.{work}", 1_000_000)
+        for task in range(tasks):
+            value = script.figures.get(f"{name}.{work}.{task}", total / tasks)
+            fields = {"name": work, "load": name, "task": task, "cpu": -1, "unit": "iterations"}
+            writer.send("measure", **fields, value=value, samples=1, **extra)
     if kind == "fork":
         value = script.figures.get(f"{name}.errors", 0)
         writer.send("measure", name="errors", load=name, task=0, cpu=-1, unit="1", value=value, samples=1, **extra)

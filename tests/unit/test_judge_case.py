@@ -226,6 +226,25 @@ def test_without_a_baseline_thresholds_say_nothing_but_ejections_do(tmp_path: Pa
     assert judge(builder.finish()).verdict is Outcome.REJECT
 
 
+@pytest.mark.parametrize(("window", "code"), [("2s", "unfair-share"), ("2100ms", "not-measured")])
+def test_shares_are_looked_at_over_long_windows_only(builder: CaseBuilder, window: str, code: str) -> None:
+    builder.demand("crawl")
+    builder.pair("crawl", Script(figures={"hogs.work.1": 1}))
+    case = builder.finish()
+    policy = policies.parse(case.policy_bytes.replace(b"window: 1s", f"window: {window}".encode()), "p.yaml")
+    assert [finding.code for finding in judge(case, policy, b"").findings] == [code]
+
+
+def test_a_task_that_did_nothing_has_a_share_that_json_can_hold(builder: CaseBuilder) -> None:
+    builder.demand("crawl")
+    builder.pair("crawl", Script(figures={"hogs.work.3": 0}))
+    verdict = judge(builder.finish())
+    assert [finding.code for finding in verdict.findings] == ["unfair-share"]
+    measured = {one.name: one for one in verdict.scenarios[0].runs[1].measurements}
+    assert (measured["hogs.work.spread"].value, measured["hogs.work.spread"].samples) == (250_000, 4)
+    json.loads(verdict_bytes(verdict), parse_constant=lambda word: pytest.fail(word))
+
+
 def test_the_same_evidence_under_another_policy(builder: CaseBuilder) -> None:
     builder.demand("starvation")
     builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))

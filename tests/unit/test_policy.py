@@ -78,3 +78,10 @@ def test_policies_are_found_by_name_or_file(tmp_path: Path) -> None:
 def test_overrides_apply_to_their_scenario_only() -> None:
     one, _ = policy.load("default")
     assert (one.gap("stall").floor, one.gap("starvation").floor) == (2000, 500)
+
+
+def test_a_share_of_turns_is_no_finding_for_any_shipped_policy() -> None:
+    """Queues without balancing give 1 : 2, and one hog against three that share a CPU has 1 : 3."""
+    for one in policy.load_all().values():
+        for demand in one.scenarios:
+            assert 2 < one.share(demand.name).floor < 3

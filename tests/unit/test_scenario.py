@@ -194,6 +194,10 @@ def test_no_text_makes_the_job_parser_do_anything_but_refuse(text: str) -> None:
             ("load: near, code", "load: hogs, code"),
             "dir/tiny.yaml:25: `hogs` has no `gap` to check\n  hint: known: near",
         ),
+        (
+            ("check: gap, load: near, code", "check: share, load: near, code"),
+            "dir/tiny.yaml:25: `near` has no `share` to check\n  hint: known: hogs",
+        ),
         (("title: a", "name: tiny\ntitle: a"), "dir/tiny.yaml:3: `name` is given twice"),
         (("title: a small one", "title: &a b"), None),
         (("title: a small one", "title: [a"), "dir/tiny.yaml:4: not YAML: "),
