@@ -79,8 +79,16 @@ static void spin(struct slot *s)
 	}
 }
 
+/*
+ * It wakes up once before it spins. Until then it is where the real-time runner happened to be, and a scheduler that never
+ * moves it would look as good or bad as that place is; who wakes up is placed by the scheduler.
+ */
 static void hog(struct slot *s)
 {
+	uint64_t due = now_ns() + NSEC_PER_MSEC;
+
+	wait_begins(s, due);
+	sleep_until(due);
 	atomic_store(&s->due, 0);
 	spin(s);
 }
