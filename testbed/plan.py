@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.case import NotRun, PlannedRun
 from testbed.errors import ScenarioError, UsageError
@@ -47,6 +47,7 @@ class Question:
         baseline_files: the same of the baseline's jobs.
         image: id of the image.
         seeds: orders of events in `sim`.
+        programs: words that stand for a program of the image, where another one takes its place.
     """
 
     policy: Policy
@@ -61,6 +62,7 @@ class Question:
     baseline_files: str
     image: str
     seeds: int
+    programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(question: Question) -> Plan:
@@ -135,6 +137,7 @@ def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed
             kind=kind,
             cpus=cpus,
             candidate_timeout_ms=question.timeout_ms,
+            programs=question.programs,
         ),
         files=question.files if candidate else question.baseline_files,
         image=question.image,

@@ -23,6 +23,7 @@ from testbed.spec import Clock
 from testbed.status import Status
 from testbed.trial import archives
 from testbed.vm.guest import Boot, Guest
+from testbed.workload import files_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def replay(
     image = _image(case, runs)
     with tempfile.TemporaryDirectory(prefix="testbed-replay-") as name:
         work = Path(name)
-        inputs = archives(load_artifact(case.path / "candidate"), work).by_hash
+        inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work).by_hash
         for run in runs:
             if run.spec.files not in inputs:
                 raise DamagedCaseError(

@@ -8,7 +8,7 @@ author costs no guest, and compiled into the job of docs/reference/guest-protoco
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -499,6 +499,7 @@ def job_text(
     kind: CandidateKind,
     cpus: int | None = None,
     candidate_timeout_ms: int | None = None,
+    programs: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The job of one run.
 
@@ -509,6 +510,7 @@ def job_text(
         kind: what the *case's* candidate is. A baseline gets it too, so that it runs the same steps as long.
         cpus: CPUs of the guest, where they are not the scenario's own.
         candidate_timeout_ms: `timeout_ms` of the candidate's ops, where it is known.
+        programs: words that stand for a program of the image, where another one takes its place.
     """
     if not candidate or candidate[0] not in ("none", *get_args(CandidateKind)):
         raise UsageError(f"`{' '.join(candidate)}` is no candidate line", hint="none, object PATH, program PATH")
@@ -524,11 +526,11 @@ def job_text(
         line("starved", scenario.limits.starved_ms),
     ]
     for step in scenario.steps:
-        lines.extend(_step_lines(step, count, timeout_ms))
+        lines.extend(_step_lines(step, count, timeout_ms, programs or {}))
     return "".join(lines)
 
 
-def _step_lines(step: Step, cpus: int, timeout_ms: int) -> Iterator[str]:
+def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, Sequence[str]]) -> Iterator[str]:
     match step.verb, step.value:
         case ("attach" | "detach" | "health") as verb, value:
             yield line(verb, value.within)
@@ -537,8 +539,9 @@ def _step_lines(step: Step, cpus: int, timeout_ms: int) -> Iterator[str]:
         case "start", value:
             yield line("start", value.name, value.kind, *_options(value, cpus))
         case "exec", value:
-            name = value.argv[0]
-            yield line("exec", value.name, PROGRAMS.get(Path(name).name, name), *value.argv[1:])
+            name = Path(value.argv[0]).name
+            words = programs.get(name) or (PROGRAMS.get(name, value.argv[0]),)
+            yield line("exec", value.name, *words, *value.argv[1:])
         case "wait", value:
             yield line("wait", value.name, value.within)
         case "stop", names:

@@ -46,6 +46,7 @@ from testbed.verdict import ImageFacts, KernelFacts, ToolFacts, Verdict
 from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 from testbed.vm.sim import command as sim_command
+from testbed.workload import SCHBENCH, Workload, bring, find_schbench
 
 WORK_DIR = ".work"
 
@@ -64,6 +65,7 @@ class Request:
         keep: `cases prune` leaves this case alone.
         cache: sim runs that were done before are not done again.
         seeds: orders of events in `sim`, in place of the policy's.
+        schbench: a schbench to run in the place of ours.
     """
 
     candidate: str | tuple[str, ...]
@@ -77,6 +79,7 @@ class Request:
     keep: bool = False
     cache: bool = True
     seeds: int | None = None
+    schbench: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def check(request: Request) -> None:
     select([demand.name for demand in demanded.scenarios], request.pattern)
     if isinstance(request.candidate, str):
         read_candidate(request.candidate)
+    _schbench(request, demanded)
     if request.out is not None:
         _need_empty(request.out)
 
@@ -136,15 +140,17 @@ def hold(request: Request, desk: Desk) -> Result:
     scenarios = _scenarios(demanded)
     known = {name: one for name, (one, _) in scenarios.items()}
     candidate = _read(request.candidate, desk.image)
+    runs_schbench, schbench = _schbench(request, demanded)
     live, clocks = _clocks(request.clock, demanded, desk)
     case = _make_case(request, candidate)
     artifact = _build(candidate, desk.image, case / "candidate", desk.listener)
     write_atomic(case / POLICY_FILE, policy_bytes)
     for name, (_, data) in scenarios.items():
         write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
+    workload = bring(schbench, case, desk.image) if runs_schbench else None
     with _work(case) as work:
-        inputs = archives(artifact, work)
-        planned = plan(_question(request, demanded, known, artifact, clocks, inputs, desk.image))
+        inputs = archives(artifact, workload.files if workload else {}, work)
+        planned = plan(_question(request, demanded, known, artifact, workload, clocks, inputs, desk.image))
         record = CaseFile(
             clock=_clock_word(clocks),
             selected=_selected(planned) if request.pattern else None,
@@ -154,7 +160,7 @@ def hold(request: Request, desk: Desk) -> Result:
             interrupted=True,  # until the end proves otherwise, so that a killed tool leaves the truth
             image=image_facts(desk.image),
             kernel=kernel_facts(desk.image),
-            tool=tool_facts(desk.image),
+            tool=tool_facts(desk.image, workload),
             live=live,
         )
         write_model(case / CASE_FILE, record)
@@ -233,7 +239,7 @@ def kernel_facts(image: Image) -> KernelFacts:
     return KernelFacts(release=kernel.release, version=kernel.version, sha256=kernel.sha256)
 
 
-def tool_facts(image: Image) -> ToolFacts:
+def tool_facts(image: Image, workload: Workload | None = None) -> ToolFacts:
     """Ourselves as a verdict names us."""
     from testbed import __version__
 
@@ -245,6 +251,7 @@ def tool_facts(image: Image) -> ToolFacts:
         qemu_sha256=manifest.qemu.sha256,
         clang=manifest.clang,
         runner_sha256=manifest.runner_sha256,
+        schbench=workload.facts if workload is not None else None,
     )
 
 
@@ -262,6 +269,22 @@ def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
             data = file.read_bytes()
             found[name] = (scenario.parse(data, str(file)), data)
     return found
+
+
+def _schbench(request: Request, demanded: Policy) -> tuple[bool, Candidate | None]:
+    """Whether a scenario that is to run has schbench, and the user's own if there is one.
+
+    Raises:
+        UsageError: it can't be used, or was given for nothing.
+    """
+    selected = select([demand.name for demand in demanded.scenarios], request.pattern)
+    needed = any(SCHBENCH in one.needs.programs for name, (one, _) in _scenarios(demanded).items() if name in selected)
+    if not needed and request.schbench is not None:
+        raise UsageError(
+            f"`--schbench {request.schbench}` is of no use: no scenario that is to run has schbench",
+            hint="`testbed scenarios` lists them; policy `default` has one",
+        )
+    return needed, find_schbench(request.schbench, os.environ) if needed else None
 
 
 def _clocks(word: str | None, demanded: Policy, desk: Desk) -> tuple[LiveProbe, frozenset[Clock]]:
@@ -291,6 +314,7 @@ def _question(
     demanded: Policy,
     scenarios: Mapping[str, Scenario],
     artifact: Artifact,
+    workload: Workload | None,
     clocks: frozenset[Clock],
     inputs: Inputs,
     image: Image,
@@ -308,6 +332,7 @@ def _question(
         baseline_files=inputs.baseline,
         image=image.manifest.id,
         seeds=request.seeds or demanded.seeds,
+        programs={SCHBENCH: workload.argv} if workload is not None and workload.argv else {},
     )
 
 
@@ -359,10 +384,13 @@ class Inputs:
     by_hash: Mapping[str, Path]
 
 
-def archives(artifact: Artifact, work: Path) -> Inputs:
-    """Write the archives of a case into a directory."""
+def archives(artifact: Artifact, workload: Mapping[str, Path], work: Path) -> Inputs:
+    """Write the archives of a case into a directory; both have the files of the workload, by path below /job."""
     candidate, baseline = work / "candidate.cpio", work / "baseline.cpio"
-    names = write_archive(candidate, files_for_guest(artifact)), write_archive(baseline, {})
+    names = (
+        write_archive(candidate, {**files_for_guest(artifact), **workload}),
+        write_archive(baseline, dict(workload)),
+    )
     return Inputs(*names, by_hash=dict(zip(names, (candidate, baseline), strict=True)))
 
 

@@ -163,6 +163,15 @@ class NotChecked(Model):
     how: str
 
 
+class WorkloadFacts(Model):
+    """A benchmark program of the runs."""
+
+    origin: Literal["image", "given"] = Field(description="`image`: our own; `given`: by option or on PATH")
+    name: str = Field(description="file name without directories")
+    sha256: str
+    libraries: dict[str, str] = Field(default_factory=dict, description="soname → sha256 of what it brought along")
+
+
 class ToolFacts(Model):
     """Who judged."""
 
@@ -172,6 +181,7 @@ class ToolFacts(Model):
     qemu_sha256: str
     clang: str
     runner_sha256: str
+    schbench: WorkloadFacts | None = Field(default=None, description="null: no scenario runs it")
 
 
 class KernelFacts(Model):

@@ -59,6 +59,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only scenarios whose name matches")
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
+    parser.add_argument("--schbench", type=Path, metavar="FILE", help="run this schbench (default: on PATH, else ours)")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after the first failure")
     parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
@@ -121,6 +122,7 @@ def run(options: Options) -> int:
         keep=options.keep,
         cache=not options.no_cache,
         seeds=options.seeds,
+        schbench=options.schbench,
     )
     formats = parse_formats(options.format)
     trial.check(request)

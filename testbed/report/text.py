@@ -90,6 +90,9 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     yield from _labelled("judged", f"{candidate.name}, sha256 {candidate.sha256[:16]}", width)
     where = f"kernel {verdict.kernel.release}, " if verdict.kernel else ""
     yield from _labelled("under", f"{where}policy {verdict.policy.name}, verdict {verdict.id}", width)
+    if (schbench := verdict.tool.schbench) is not None:
+        whose = "our own" if schbench.origin == "image" else f"{schbench.name}, as given"
+        yield from _labelled("schbench", f"{whose}, sha256 {schbench.sha256[:16]}", width)
     if not verdict.complete:
         yield from _labelled("complete", "no: something that the policy requires did not run", width)
     codes = ", ".join(dict.fromkeys(one.code for one in verdict.not_checked))
