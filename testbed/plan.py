@@ -13,8 +13,8 @@ from testbed.policy import Policy
 from testbed.scenario import CandidateKind, Scenario, job_text, wall_limit_s
 from testbed.spec import Clock, Role, RunSpec, Topology
 
-# The seed of the first run; later seeds count up from it.
-FIRST_SEED = 1
+# The seed of the first run, in which no vCPU is disturbed; each later seed is another legal order of events.
+FIRST_SEED = 0
 
 
 @dataclass(frozen=True)

@@ -82,16 +82,10 @@ def replay(
         DamagedCaseError: the case no longer has the bytes that were run.
         HostError: a run could not be had.
     """
-    image = _image(case, runs)
+    image = image_of(case, runs)
     with tempfile.TemporaryDirectory(prefix="testbed-replay-") as name:
         work = Path(name)
-        inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work).by_hash
-        for run in runs:
-            if run.spec.files not in inputs:
-                raise DamagedCaseError(
-                    f"`{run.name}` ran with files {run.spec.files[:16]}, and the case's candidate gives others",
-                    hint="a case is never edited; run the candidate again",
-                )
+        inputs = inputs_of(case, runs, work)
         with ThreadPoolExecutor(jobs, thread_name_prefix="replay") as threads:
             try:
                 for found in threads.map(
@@ -104,7 +98,28 @@ def replay(
                 cancelled.set()
 
 
-def _image(case: Case, runs: Sequence[RunEvidence]) -> Image:
+def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Mapping[str, Path]:
+    """The archives that travelled with runs, by hash, made again from the case in the directory `work`.
+
+    Raises:
+        DamagedCaseError: the case no longer has the bytes that were run.
+    """
+    inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work).by_hash
+    for run in runs:
+        if run.spec.files not in inputs:
+            raise DamagedCaseError(
+                f"`{run.name}` ran with files {run.spec.files[:16]}, and the case's candidate gives others",
+                hint="a case is never edited; run the candidate again",
+            )
+    return inputs
+
+
+def image_of(case: Case, runs: Sequence[RunEvidence]) -> Image:
+    """The image that runs were made with.
+
+    Raises:
+        UsageError: it is not here; says which it is and how to get it.
+    """
     needed = {run.spec.image for run in runs}
     if len(needed) != 1:
         raise DamagedCaseError(f"the runs of `{case.path.name}` name {len(needed)} images, expected one")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from testbed import cases, judge, policy, scenario
 from testbed.build import Artifact, build, files_for_guest, guest_command
+from testbed.build.cache import cached_build
 from testbed.candidate import Candidate, Kind, read_candidate
 from testbed.case import (
     CASE_FILE,
@@ -143,7 +144,7 @@ def hold(request: Request, desk: Desk) -> Result:
     runs_schbench, schbench = _schbench(request, demanded)
     live, clocks = _clocks(request.clock, demanded, desk)
     case = _make_case(request, candidate)
-    artifact = _build(candidate, desk.image, case / "candidate", desk.listener)
+    artifact = _build(candidate, desk.image, case / "candidate", desk.listener, cached=request.cache)
     write_atomic(case / POLICY_FILE, policy_bytes)
     for name, (_, data) in scenarios.items():
         write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
@@ -369,7 +370,7 @@ def build_only(candidate: str | tuple[str, ...], image: Image, out: Path | None,
         directory = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-build-")))
         if out is not None:
             _need_empty(out)
-        return _build(_read(candidate, image), image, directory, listener)
+        return _build(_read(candidate, image), image, directory, listener, cached=False)
 
 
 @dataclass(frozen=True)
@@ -410,12 +411,15 @@ def _work(case: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _build(candidate: Candidate, image: Image, directory: Path, listener: Listener) -> Artifact:
+def _build(candidate: Candidate, image: Image, directory: Path, listener: Listener, *, cached: bool) -> Artifact:
     """The build stage, told to the listener."""
     started = time.monotonic()
     title = f"build {candidate.name}"
     listener(StageStarted(stage="build", title=title))
-    artifact = build(candidate, image, directory)
+    if cached:
+        artifact = cached_build(candidate, image, image.id, directory, Cache.open())
+    else:
+        artifact = build(candidate, image, directory)
     listener(
         StageEnded(
             stage="build",

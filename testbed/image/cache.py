@@ -5,6 +5,7 @@
     parts/KEY/      finished stages of builds
     keys/KEY        the id of the image that these inputs gave
     snapshots/KEY/  booted machines that wait for a job (testbed/vm/snapshot.py)
+    builds/KEY/     compiled candidates (testbed/build/cache.py)
     runs/KEY/       evidence of sim runs (testbed/engine/cached.py)
     locks/, tmp/    work in progress
 
@@ -79,6 +80,7 @@ class Cache:
                 cache.parts,
                 cache.keys,
                 cache.snapshots,
+                cache.builds,
                 cache.runs,
                 cache.locks,
                 cache.tmp,
@@ -105,6 +107,11 @@ class Cache:
     def snapshots(self) -> Path:
         """Booted machines."""
         return self.root / "snapshots"
+
+    @property
+    def builds(self) -> Path:
+        """Compiled candidates."""
+        return self.root / "builds"
 
     @property
     def runs(self) -> Path:

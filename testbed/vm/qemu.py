@@ -74,6 +74,8 @@ def machine(topology: Topology) -> list[str]:
         "-chardev", f"file,id=stream,path=/out/{STREAM_FILE}",
         "-device", "isa-debugcon,iobase=0x402,chardev=stream",
         "-qmp", "unix:/out/qmp,server=on,wait=off",
+        # Where the kernel says what a memory dump needs to be read.
+        "-device", "vmcoreinfo",
         # Expiry is a non-maskable interrupt, and that a panic: the console then says where the CPU was.
         "-device", "i6300esb", "-action", "watchdog=inject-nmi",
     ]  # fmt: skip
@@ -208,6 +210,11 @@ class Process:
             if self.launched and self._kvm is None and ended is not Ended.QEMU_DIED:
                 ended, self._reason = Ended.QEMU_DIED, "QEMU never said which accelerator runs the guest"
         return self._outcome(ended)
+
+    @property
+    def running(self) -> bool:
+        """QEMU is there."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def ended_by_itself(self) -> bool:

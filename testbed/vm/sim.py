@@ -4,31 +4,45 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from testbed import digest
-from testbed.case import Ended, GuestOutcome
+from testbed.case import TRACE_FILE, Ended, GuestOutcome
 from testbed.errors import Interrupted
 from testbed.vm import qemu, snapshot
-from testbed.vm.guest import Boot
+from testbed.vm.guest import STREAM_LIMIT, Boot
 from testbed.vm.qmp import MonitorLostError
 
 ACCELERATOR = "tcg-parallel-icount"
 
 
-def command(boot: Boot, saved: snapshot.Snapshot | None = None) -> list[str]:
+def command(
+    boot: Boot, saved: snapshot.Snapshot | None = None, *, until_ns: int | None = None, extra: Sequence[str] = ()
+) -> list[str]:
     """The sandboxed QEMU command: everything in it is a function of the spec and the image.
 
-    Without a snapshot, as it would be: for people who want to see it.
+    Args:
+        boot: the run.
+        saved: what it starts from; without one, the command as it would be, for people who want to see it.
+        until_ns: virtual time at which QEMU stops the machine.
+        extra: QEMU's options for somebody who looks on; nothing that the guest sees.
     """
     spec = boot.spec
+    timing = f",seed={spec.seed},trace=/out/{TRACE_FILE}"
+    if until_ns is not None:
+        timing += f",until={until_ns}"
     argv = [
-        *snapshot.machine(spec.topology, snapshot.rate_of(spec)),
+        *snapshot.machine(spec.topology, snapshot.rate_of(spec), timing=timing),
         *qemu.JOB_ITEMS,
         "-seed", str(spec.seed & 0xFFFFFFFF),
         *snapshot.load_options(spec.topology),
+        *extra,
     ]  # fmt: skip
     binds = snapshot.loading(saved) if saved is not None else ()
-    return qemu.sandbox(boot, read_only=binds).command(argv)
+    sandbox = qemu.sandbox(boot, read_only=binds)
+    if until_ns is not None:
+        sandbox = sandbox.with_limits(file_bytes=(spec.topology.memory_mb << 20) + STREAM_LIMIT)  # a memory dump
+    return sandbox.command(argv)
 
 
 class SimGuest:

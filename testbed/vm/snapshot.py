@@ -81,14 +81,17 @@ class Snapshot:
     facts: Facts
 
 
-def machine(topology: Topology, rate: Rate) -> list[str]:
-    """QEMU's options of a sim guest: the same for the machine that is saved and for all that are loaded from it."""
+def machine(topology: Topology, rate: Rate, *, timing: str = "") -> list[str]:
+    """QEMU's options of a sim guest: the same for the machine that is saved and for all that are loaded from it.
+
+    What differs between these is `timing`: further words of `-icount`, each with a comma before it.
+    """
     # Clocks of two vCPUs differ by up to the quantum, which the kernel's own test takes for a broken TSC.
     options = [*qemu.KERNEL_OPTIONS, "tsc=reliable"]
     return [
         "qemu-system-x86_64", *qemu.machine(topology),
         "-machine", "pc,memory-backend=ram", "-cpu", "max", "-accel", "tcg,thread=single",
-        "-icount", f"shift={rate.shift},sleep=off,parallel={rate.quantum}",
+        "-icount", f"shift={rate.shift},sleep=off,parallel={rate.quantum}{timing}",
         "-rtc", f"base={EPOCH},clock=vm",
         # The runner's way to stop the machine when it is ready for a job.
         "-device", "pvpanic", "-action", "panic=pause",

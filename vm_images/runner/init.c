@@ -68,6 +68,11 @@ void init_modules(void)
 		}
 		line = more ? end + 1 : end;
 	}
+	/*
+	 * It has done its work, telling QEMU where vmcoreinfo is. Its files in /sys would show whoever runs here what QEMU
+	 * has for the runner alone.
+	 */
+	syscall(SYS_delete_module, "qemu_fw_cfg", O_NONBLOCK);
 }
 
 void init_poweroff(void)

@@ -40,6 +40,8 @@ static void hello(void)
 	ev_u64(&j, "memory_kb", kb);
 	ev_str(&j, "clocksource", clock);
 	ev_str(&j, "state", s.state);
+	/* under virtual time QEMU's own, so that the host can find this moment again */
+	ev_u64(&j, "tsc", __builtin_ia32_rdtsc());
 	/* the kernel's SCX_WATCHDOG_MAX_TIMEOUT, which is no enumerator and so cannot be asked for */
 	ev_u64(&j, "timeout_max_ms", 30000);
 	ev_send(&j);
