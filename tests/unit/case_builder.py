@@ -45,7 +45,7 @@ GAPS = {"max": 2000.0, "p50": 60.0, "p99": 800.0, "p99.9": 1500.0}
 SCHBENCH = (
     '{"normal": {"version": "7.3"}, "int": {"wakeup_latency_pct50.0": 6, "wakeup_latency_pct99.0": 40, '
     '"wakeup_latency_samples": 9000, "request_latency_pct99.0": 3000, "request_latency_samples": 9000, '
-    '"rps_pct50.0": 900, "rps_samples": 40, "runtime": 4}}\n'
+    '"rps_pct50.0": 900, "rps_samples": 40, "average_rps": 900.5, "runtime": 4}}\n'
 )
 OUTPUT = {"hackbench": "Running in process mode\nTime: 0.520\n", "schbench": SCHBENCH}
 

@@ -328,6 +328,15 @@ def test_figures_are_told_beside_the_baselines(builder: CaseBuilder) -> None:
     assert figures["hogs.work"].judgement == "not distinguishable"
 
 
+def test_requests_per_second_are_a_figure_of_a_short_run_too(builder: CaseBuilder) -> None:
+    builder.demand("schbench")
+    builder.run("schbench", role=Role.BASELINE)
+    slow = '{"int": {"average_rps": 450, "rps_pct50.0": 450, "rps_samples": 11}}\n'  # too few for a median
+    builder.run("schbench", Script(output={"schbench": slow}))
+    figures = {figure.name: figure for figure in judge(builder.finish()).benefit.figures}
+    assert figures["schbench.rps.avg"].judgement == "worse"
+
+
 def test_a_percentile_of_few_samples_is_not_measured(builder: CaseBuilder) -> None:
     builder.demand("starvation")
     builder.run("starvation", role=Role.BASELINE)
