@@ -89,7 +89,8 @@ def make_parts(place: Path, program: Path, module: Callable[[str, str], bytes]) 
     _put(kernel / "modules.builtin", "kernel/drivers/virtio/virtio.ko\nkernel/fs/fuse/virtiofs.ko\n")
     _put(kernel / "modules/i6300esb.ko.xz", lzma.compress(module("i6300esb", "watchdog")))
     _put(kernel / "modules/watchdog.ko.xz", lzma.compress(module("watchdog", "")))
-    _put(kernel / "modules/pvpanic-pci.ko.xz", lzma.compress(module("pvpanic_pci", "i6300esb,virtio")))
+    _put(kernel / "modules/qemu_fw_cfg.ko.xz", lzma.compress(module("qemu_fw_cfg", "")))
+    _put(kernel / "modules/overlay.ko.xz", lzma.compress(module("overlay", "i6300esb,virtio")))
     _put(kernel / "examples/bin/scx_simple", binary, 0o755)
     for name in ("qemu-system-x86_64", "qemu-img", "timing_probe"):
         _put(qemu / name, binary, 0o755)
@@ -156,9 +157,10 @@ def test_the_guest_has_programs_libraries_modules_and_the_runner(cached: Image) 
     assert (root / "lib/testbed/modules").read_text().split() == [
         f"/lib/modules/{release}/kernel/watchdog.ko",
         f"/lib/modules/{release}/kernel/i6300esb.ko",
+        f"/lib/modules/{release}/kernel/qemu_fw_cfg.ko",
     ]
     assert (
-        "kernel/pvpanic_pci.ko: kernel/i6300esb.ko kernel/watchdog.ko\n"
+        "kernel/overlay.ko: kernel/i6300esb.ko kernel/watchdog.ko\n"
         in (root / "usr/lib/modules" / release / "modules.dep").read_text()
     )
     assert "scx_simple" in cached.manifest.examples
