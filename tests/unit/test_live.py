@@ -68,7 +68,7 @@ def test_the_real_virtme_ng_asks_for_nothing_that_the_wrapper_refuses(
     assert {command[n + 1] for n, word in enumerate(command) if word == "-smp"} == {"3"}
     assert {command[n + 1] for n, word in enumerate(command) if word == "-m"} == {"640M", "640"}
     devices = [command[n + 1] for n, word in enumerate(command) if word == "-device"]
-    assert devices == ["isa-debugcon,iobase=0x402,chardev=stream", "i6300esb"]
+    assert devices == ["isa-debugcon,iobase=0x402,chardev=stream", "vmcoreinfo", "i6300esb"]
 
 
 @needs_bubblewrap
