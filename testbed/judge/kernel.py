@@ -21,6 +21,7 @@ UNREG_BPF = 65
 ERROR = 1024
 ERROR_BPF = 1025
 ERROR_STALL = 1026
+_STALLED_TASK = re.compile(r"\[(\d{1,9})\] failed to run for ")
 KIND_NAMES = {
     64: "unregistered from user space",
     65: "unregistered from BPF",
@@ -231,7 +232,8 @@ def _exit_finding(view: View, event: Event, kind: int, seen: tuple[Record, ...])
     reason = KIND_NAMES.get(kind) or event.text("name") or "unknown reason"
     words = f"exit kind {kind} ({reason}) {view.since_attach(event)}"
     if message:
-        words += f": {message}"
+        named = _STALLED_TASK.search(message)
+        words += f": {message}{view.owner(int(named[1])) if named else ''}"
     refs = [view.ref(event)]
     refs += [view.console_ref(one.index) for one in seen if not one.quoted and _DISABLED.match(one.text)][:1]
     cause, hint = _advice(message) if kind == ERROR else ("", "")

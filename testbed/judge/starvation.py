@@ -18,7 +18,8 @@ def starving(view: View, baseline: View | None) -> Iterator[Finding]:
     if not events:
         return
     worst = max(events, key=lambda event: event.integer("waited_ms"))
-    who = f"`{printable(worst.text('comm'), 30)}[{worst.integer('tid') or worst.integer('pid')}]`"
+    number = worst.integer("tid") or worst.integer("pid")
+    who = f"`{printable(worst.text('comm'), 30)}[{number}]`{view.owner(number)}"
     kind = "kernel thread " if worst.flag("kthread") else "task "
     allowed = printable(worst.text("allowed"), 60)
     words = (

@@ -301,6 +301,13 @@ class View:
             hint=hint or entry.fix,
         )
 
+    def owner(self, pid: int) -> str:
+        """Whose process that is, in words that begin with a space; empty if it is no load's."""
+        for event in self.run.stream.of("task"):
+            if event.integer("pid") == pid:
+                return f" (task {event.integer('task')} of load `{printable(event.text('load'), 60)}`)"
+        return ""
+
     def since_attach(self, event: Event) -> str:
         """Guest time between the attach step and an event, in words."""
         begun = self.attach_begun

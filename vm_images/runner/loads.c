@@ -93,15 +93,19 @@ static void hog(struct slot *s)
 	spin(s);
 }
 
+/* Sleepers wake neither together nor like a clock, or a scheduler would see the same order of wake-ups for ever. */
 static void canary(struct slot *s, const struct opts *o)
 {
-	uint64_t period = o->period_us * 1000, due = now_ns() + period;
+	uint64_t period = o->period_us * 1000, due;
+	struct rng r;
 
+	rng_seed(&r, o->seed);
+	due = now_ns() + period / 2 + rng_next(&r) % (period + 1);
 	for (;;) {
 		wait_begins(s, due);	/* in the future: no wait yet */
 		sleep_until(due);
 		wait_over(s, due);
-		due += period;
+		due += period - period / 10 + rng_next(&r) % (period / 5 + 1);
 		/* After a long wait, not a burst of late wake-ups for the same cause. */
 		if (due <= now_ns())
 			due = now_ns() + period;
@@ -289,6 +293,37 @@ static void migration(struct slot *s, const struct opts *o)
 	}
 }
 
+/* Programs as a host has them: a scheduler must not know us by name. */
+const char *load_name(uint64_t seed)
+{
+	static const char *const names[] = {
+		"bash", "cc1", "chronyd", "cron", "dbus-daemon", "dockerd", "git", "haproxy", "java", "journald", "kubelet",
+		"make", "memcached", "mysqld", "nginx", "node", "ntpd", "php-fpm", "postgres", "python3", "redis-server",
+		"rsyslogd", "ruby", "sh", "sshd", "systemd-udevd", "tmux", "vim",
+	};
+	struct rng r;
+
+	rng_seed(&r, seed ^ 0x6e616d65ull);
+	return names[rng_next(&r) % (sizeof(names) / sizeof(names[0]))];
+}
+
+/* Where it begins is anybody's guess on a real machine too. Still real-time, so it gets there. */
+static void begin_anywhere(uint64_t seed)
+{
+	unsigned char cpus[1024];
+	int n = online_cpus(cpus, 1024);
+	cpu_set_t one, all;
+	struct rng r;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	rng_seed(&r, seed ^ 0x706c616365ull);
+	CPU_ZERO(&one);
+	CPU_SET(pick_cpu(&r, cpus, n), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 /* argv = load KIND SLOT PERIOD_US CPU NICE POLICY SEED IN OUT PEER FIRST COUNT */
 int load_main(int argc, char **argv)
 {
@@ -332,12 +367,9 @@ int load_main(int argc, char **argv)
 		o.prio = 1;
 	}
 	helper = !strcmp(kind, "kworker") || !strcmp(kind, "rcu") || !strcmp(kind, "churn");
-	{
-		char name[16];
-
-		snprintf(name, sizeof(name), "tb-%s", kind);
-		prctl(PR_SET_NAME, name);
-	}
+	prctl(PR_SET_NAME, load_name(o.seed));
+	if (o.cpu < 0)
+		begin_anywhere(o.seed);
 	if (o.cpu >= 0) {
 		cpu_set_t set;
 

@@ -82,13 +82,27 @@ static int spawn_call(void *p)
 
 struct task { const char *word; int cpu, nice, in, out, peer, first, count; uint64_t period_us; const char *policy; };
 
+/* Whose process it is: the name alone says nothing. */
+static void send_task(const struct load *l, const struct slot *s, const char *kind, const char *comm)
+{
+	struct json j;
+
+	ev_begin(&j, "task");
+	ev_str(&j, "load", l->name);
+	ev_str(&j, "kind", kind);
+	ev_i64(&j, "task", s->index);
+	ev_i64(&j, "pid", atomic_load(&s->pid));
+	ev_str(&j, "comm", comm);
+	ev_send(&j);
+}
+
 static int start_task(struct load *l, int slot, const struct task *t, char *why, size_t whylen)
 {
 	static struct spawn_call call;	/* static: a call that never returns still uses it */
 	static char num[12][24], *argv[15];
 	struct slot *s = &shm->slot[slot];
 	int r, result = 0;
-	uint64_t end;
+	uint64_t end, seed = job.seed * 1000003 + (uint64_t)slot;
 
 	memset(s, 0, sizeof(*s));
 	s->window.epoch = atomic_load(&shm->epoch);
@@ -101,7 +115,7 @@ static int start_task(struct load *l, int slot, const struct task *t, char *why,
 	snprintf(num[1], 24, "%llu", (unsigned long long)t->period_us);
 	snprintf(num[2], 24, "%d", t->cpu);
 	snprintf(num[3], 24, "%d", t->nice);
-	snprintf(num[5], 24, "%llu", (unsigned long long)(job.seed * 1000003 + (uint64_t)slot));
+	snprintf(num[5], 24, "%llu", (unsigned long long)seed);
 	snprintf(num[6], 24, "%d", t->in);
 	snprintf(num[7], 24, "%d", t->out);
 	snprintf(num[8], 24, "%d", t->peer);
@@ -129,6 +143,7 @@ static int start_task(struct load *l, int slot, const struct task *t, char *why,
 		}
 		sleep_ms(1);
 	}
+	send_task(l, s, t->word, load_name(seed));
 	return 0;
 }
 

@@ -122,6 +122,7 @@ extern struct shared *shm;
 extern int shm_fd;
 int shared_create(void);
 int load_main(int argc, char **argv);	/* the child's side */
+const char *load_name(uint64_t seed);
 
 /* ---- children.c ---- */
 enum child_kind { CHILD_NONE, CHILD_LOAD, CHILD_EXEC, CHILD_PROGRAM, CHILD_PROBE };
