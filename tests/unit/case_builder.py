@@ -85,6 +85,7 @@ class Script:
     samples: int = 5000
     stream_lost: int = 0
     no_stream: bool = False
+    digest: str = ""
 
 
 class _Writer:
@@ -104,7 +105,9 @@ def simulate(job: str, scenario: Scenario, script: Script, *, candidate: bool) -
         return script.tail.encode()
     writer = _Writer()
     parsed = parse_job(job)
-    writer.send("hello", version=1, release="7.3.4", cpus=2, possible=2, memory_kb=500_000, clocksource="tsc")
+    writer.send(
+        "hello", version=1, release="7.3.4", cpus=2, possible=2, memory_kb=500_000, clocksource="tsc", tsc=2_300 * MS
+    )
     writer.send("job", steps=len(parsed.steps))
     running: dict[str, _Running] = {}
     window = ""
@@ -233,6 +236,7 @@ class CaseBuilder:
     controls: list[Control] = field(default_factory=list)
     demands: list[tuple[str, str, bool]] = field(default_factory=list)
     seeds: int = 1
+    files: str = "f" * 64
     live: LiveProbe = field(default_factory=lambda: LiveProbe(available=False, reason="no KVM"))
 
     def __post_init__(self) -> None:
@@ -274,7 +278,7 @@ class CaseBuilder:
             repeats=repeats,
             candidate=CANDIDATE if candidate else "",
             job=job_text(scenario, seed=seed, candidate=words, kind="object"),
-            files="f" * 64,
+            files=self.files,
             image="i",
             wall_limit_s=300,
         )
@@ -291,6 +295,7 @@ class CaseBuilder:
             reason=script.reason,
             qmp=tuple(script.qmp),
             stream_lost=script.stream_lost,
+            digest=script.digest,
         )
         write_model(folder / "outcome.json", outcome)
         self.number += 1

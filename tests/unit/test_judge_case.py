@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -394,3 +395,42 @@ def test_a_case_without_its_policy_is_named(builder: CaseBuilder) -> None:
     write_atomic(case.path / "policy.yaml", "kind: verdict\n")
     with pytest.raises(Exception, match=r"policy\.yaml:1: `schema` is missing"):
         judge(Case.open(case.path))
+
+
+def test_a_repetition_that_did_something_else_is_an_error_that_nobody_can_miss(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.run("stall", role=Role.BASELINE)
+    number = builder.run("stall", Script(digest="a" * 64))
+    builder.run("stall", Script(digest="b" * 64), repeats=number)
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.scenarios[0].status) == (Outcome.INCONCLUSIVE, Status.ERROR)
+    assert [finding.code for finding in verdict.findings] == ["run-diverged"]
+    assert "aaaaaaaaaaaaaaaa and bbbbbbbbbbbbbbbb" in verdict.findings[0].message
+
+
+def test_a_baseline_that_diverged_is_an_error_too(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    number = builder.run("stall", Script(digest="a" * 64), role=Role.BASELINE)
+    builder.run("stall", Script(digest="b" * 64), role=Role.BASELINE, repeats=number)
+    builder.run("stall")
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.INCONCLUSIVE
+
+
+def test_a_failure_that_was_seen_twice_stands_although_the_runs_differ(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.run("stall", role=Role.BASELINE)
+    number = builder.run("stall", dataclasses.replace(LOCKED, digest="a" * 64))
+    builder.run("stall", dataclasses.replace(LOCKED, digest="b" * 64), repeats=number)
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.REJECT
+    assert "run-diverged" in {finding.code for finding in verdict.findings}
+
+
+def test_repetitions_with_the_same_digest_say_nothing(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.run("stall", role=Role.BASELINE)
+    number = builder.run("stall", Script(digest="a" * 64))
+    builder.run("stall", Script(digest="a" * 64), repeats=number)
+    verdict = judge(builder.finish())
+    assert (verdict.verdict, verdict.findings) == (Outcome.PASS, ())
