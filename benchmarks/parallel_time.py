@@ -7,6 +7,11 @@ table   boots the timing probe under stock -icount and under parallel time and
 digest  boots N identical guests (hogs, fork storm, sleeping threads) beside
         other load and compares their consoles byte for byte; with --disturb
         every second one is stopped, continued and queried all the time
+seeds   boots the same guest with seeds and compares consoles and traces: the
+        same seed has to give the same, another seed another, and seed 0 what
+        no seed gives; prints what the trace costs
+load    saves a guest at until= and loads it N times by -incoming, every
+        second time beside other load; consoles and traces have to agree
 """
 
 import argparse
@@ -23,6 +28,9 @@ import sys
 import tempfile
 import time
 
+# Where `load` saves the guest: in the middle of its own load.
+UNTIL_NS = 1_500_000_000
+IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 COMMAND_LINE = "console=ttyS0 tsc=reliable nokaslr panic=-1"
 # The row's name, the probe's, and what a multiprocessor does, as a multiple
 # of the time of one hog.
@@ -66,10 +74,8 @@ def write_initramfs(path, init):
         out.write(cpio_entry(3, "TRAILER!!!", 0, b""))
 
 
-def qemu_command(args, initramfs, run_dir, parallel, words):
-    icount = f"shift={args.shift},sleep=off"
-    if parallel:
-        icount += f",parallel={args.quantum}"
+def qemu_command(args, initramfs, run_dir, icount, words, memory=()):
+    """The sandboxed command; `icount` is added to -icount, `memory` describes the guest's memory."""
     return [
         "bwrap",
         "--unshare-all",
@@ -96,7 +102,8 @@ def qemu_command(args, initramfs, run_dir, parallel, words):
         "-L",
         "/usr/share/qemu",
         "-machine",
-        "pc",
+        "pc,memory-backend=ram" if memory else "pc",
+        *memory,
         "-accel",
         "tcg,thread=single",
         "-cpu",
@@ -106,7 +113,7 @@ def qemu_command(args, initramfs, run_dir, parallel, words):
         "-smp",
         str(args.cpus),
         "-icount",
-        icount,
+        f"shift={args.shift},sleep=off{icount}",
         "-rtc",
         "base=2026-01-01T00:00:00,clock=vm",
         "-seed",
@@ -126,51 +133,74 @@ def qemu_command(args, initramfs, run_dir, parallel, words):
     ]
 
 
+class Monitor:
+    """A QMP connection."""
+
+    def __init__(self, path, process):
+        while not os.path.exists(path):
+            if process.poll() is not None:
+                raise EOFError
+            time.sleep(0.02)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._stream = self._socket.makefile("rw")
+        self._read()
+        self.execute("qmp_capabilities")
+
+    def _read(self):
+        line = self._stream.readline()
+        if not line:
+            raise EOFError
+        return json.loads(line)
+
+    def execute(self, command, **arguments):
+        self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._stream.flush()
+        while True:
+            answer = self._read()
+            if "error" in answer:
+                fail(f"QEMU answered {answer['error']['desc']!r} to {command}, expected that it works")
+            if "event" not in answer:
+                return answer["return"]
+
+    def wait_until(self, *states):
+        """Poll until the machine is in one of the states."""
+        while self.execute("query-status")["status"] not in states:
+            time.sleep(0.02)
+
+
 def disturb(path, seed, process):
     """Stop, continue and query at random host times until QEMU is gone."""
     rand = random.Random(seed)
     count = 0
-    while not os.path.exists(path):
-        if process.poll() is not None:
-            return 0
-        time.sleep(0.02)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(path)
-        stream = sock.makefile("rw")
-
-        def execute(command, line=None):
-            request = {"execute": command}
-            if line:
-                request["arguments"] = {"command-line": line}
-            stream.write(json.dumps(request) + "\n")
-            stream.flush()
-            while True:
-                answer = stream.readline()
-                if not answer:
-                    raise EOFError
-                if "event" not in json.loads(answer):
-                    return
-
-        try:
-            stream.readline()
-            execute("qmp_capabilities")
-            while True:
-                if rand.random() < 0.4:
-                    execute("stop")
-                    time.sleep(rand.random() * 0.01)
-                    execute("cont")
-                else:
-                    execute(*rand.choice(QUERIES))
-                count += 1
-                time.sleep(rand.random() * 0.02)
-        except (EOFError, ConnectionError, BrokenPipeError):
-            return count
+    try:
+        monitor = Monitor(path, process)
+        while True:
+            if rand.random() < 0.4:
+                monitor.execute("stop")
+                time.sleep(rand.random() * 0.01)
+                monitor.execute("cont")
+            else:
+                command, line = rand.choice(QUERIES)
+                monitor.execute(command, **({"command-line": line} if line else {}))
+            count += 1
+            time.sleep(rand.random() * 0.02)
+    except (EOFError, ConnectionError, BrokenPipeError):
+        return count
 
 
-def boot(args, initramfs, run_dir, parallel, words, disturb_seed=None):
+def read(run_dir, name):
+    try:
+        with open(os.path.join(run_dir, name), "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def boot(args, initramfs, run_dir, icount, words, disturb_seed=None):
     """Boot one guest; its console, seconds of wall time and disturbances."""
     os.makedirs(run_dir)
-    command = qemu_command(args, initramfs, run_dir, parallel, words)
+    command = qemu_command(args, initramfs, run_dir, icount, words)
     if disturb_seed is not None:
         command += ["-qmp", "unix:/tmp/run/qmp,server=on,wait=off"]
     begin = time.monotonic()
@@ -188,14 +218,9 @@ def boot(args, initramfs, run_dir, parallel, words, disturb_seed=None):
             process.kill()
             process.wait()
     wall = time.monotonic() - begin
-    try:
-        with open(os.path.join(run_dir, "console"), "rb") as file:
-            console = file.read()
-    except OSError:
-        console = b""
+    console = read(run_dir, "console")
     if b"probe: done" not in console:
-        with open(os.path.join(run_dir, "stderr"), encoding="utf-8", errors="replace") as file:
-            said = file.read().strip()
+        said = read(run_dir, "stderr").decode("utf-8", "replace").strip()
         print(
             f"parallel_time: the guest in {run_dir} did not finish, "
             f'expected "probe: done" on its console within '
@@ -216,8 +241,8 @@ def results(console):
 
 def table(args, initramfs, work):
     columns = {}
-    for name, parallel in (("stock", False), ("parallel", True)):
-        console, wall, _ = boot(args, initramfs, os.path.join(work, name), parallel, "probe=timing")
+    for name, icount in (("stock", ""), ("parallel", f",parallel={args.quantum}")):
+        console, wall, _ = boot(args, initramfs, os.path.join(work, name), icount, "probe=timing")
         columns[name] = results(console)
         columns[name]["wall"] = (wall, "s")
     print(f"{args.cpus} vCPUs, shift={args.shift}, quantum {args.quantum} instructions\n")
@@ -236,23 +261,132 @@ def table(args, initramfs, work):
     return 0 if complete else 1
 
 
+def busy(count):
+    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+
+
+def end(processes):
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def short(data):
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def seeds(args, initramfs, work):
+    words = f"probe=digest probe_seconds={args.seconds}"
+    plan = [("no trace", ""), ("no seed", ""), ("seed 0", ",seed=0")]
+    plan += [(f"seed {seed}", f",seed={seed}") for seed in range(1, args.runs + 1) for _ in range(2)]
+
+    def one(number):
+        name, icount = plan[number]
+        if name != "no trace":
+            icount += ",trace=/tmp/run/trace"
+        run_dir = os.path.join(work, str(number))
+        console, wall, _ = boot(args, initramfs, run_dir, f",parallel={args.quantum}{icount}", words)
+        return console, read(run_dir, "trace"), wall
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        runs = list(pool.map(one, range(len(plan))))
+    found = collections.defaultdict(set)
+    for (name, _), (console, trace, _) in zip(plan, runs, strict=True):
+        found[name].add((short(console), short(trace)))
+    seeded = [name for name in found if name.startswith("seed ") and name != "seed 0"]
+    wrong = [f"{name}: twice the same seed, two results" for name in seeded if len(found[name]) != 1]
+    if found["seed 0"] != found["no seed"]:
+        wrong.append("seed 0: another result than without a seed")
+    if runs[0][0] != runs[1][0]:
+        wrong.append("trace=: another console than without it")
+    everything = set().union(*(found[name] for name in ("no seed", *seeded)))
+    if len({trace for _, trace in everything}) != len(seeded) + 1:
+        wrong.append("two seeds have one trace")
+    if any(b"probe: done" not in console for console, _, _ in runs):
+        wrong.append("not all guests finished")
+    consoles = len({console for console, _ in everything})
+    print(
+        f"{len(seeded)} seeds, each twice: {len(everything)} different runs with that without a seed, "
+        f"{consoles} different consoles"
+    )
+    print(f"wall time without trace {runs[0][2]:.1f} s, with it {runs[1][2]:.1f} s, {len(runs[1][1])} bytes")
+    for line in wrong:
+        print(f"wrong: {line}")
+    return 1 if wrong else 0
+
+
+def start(args, initramfs, run_dir, icount, words, memory, more):
+    os.makedirs(run_dir, exist_ok=True)
+    command = qemu_command(args, initramfs, run_dir, f",parallel={args.quantum}{icount}", words, memory)
+    command += ["-qmp", "unix:/tmp/run/qmp,server=on,wait=off", *more]
+    with open(os.path.join(run_dir, "stderr"), "wb") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+    return process, Monitor(os.path.join(run_dir, "qmp"), process)
+
+
+def load(args, initramfs, work):
+    words = f"probe=digest probe_seconds={args.seconds}"
+    snapshot = os.path.join(work, "snapshot")
+    memory = "memory-backend-file,id=ram,size=512M,mem-path=/tmp/{}"
+    saved = ("-object", memory.format("run/ram,share=on"))
+    process, monitor = start(args, initramfs, snapshot, f",until={args.until}", words, saved, ())
+    try:
+        monitor.wait_until("paused")
+        monitor.execute("migrate-set-capabilities", **IGNORE_SHARED)
+        monitor.execute("migrate", uri="file:/tmp/run/state")
+        monitor.wait_until("postmigrate")
+        monitor.execute("quit")
+        process.wait(args.timeout)
+    finally:
+        end([process])
+
+    def one(number):
+        # A run's own directory is also where it finds the snapshot.
+        run_dir = os.path.join(work, str(number))
+        os.makedirs(run_dir)
+        for name in ("ram", "state"):
+            os.link(os.path.join(snapshot, name), os.path.join(run_dir, name))
+        private = ("-object", memory.format("run/ram,share=off,readonly=on,rom=off"))
+        hogs = busy(args.load if number % 2 else 0)
+        icount = f",seed={args.seed},trace=/tmp/run/trace"
+        process, monitor = start(args, initramfs, run_dir, icount, words, private, ("-incoming", "defer"))
+        try:
+            monitor.execute("migrate-set-capabilities", **IGNORE_SHARED)
+            monitor.execute("migrate-incoming", uri="file:/tmp/run/state")
+            monitor.wait_until("paused")
+            monitor.execute("cont")
+            process.wait(args.timeout)
+        finally:
+            end([process, *hogs])
+        return read(run_dir, "console"), read(run_dir, "trace")
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        runs = list(pool.map(one, range(args.runs)))
+    finished = sum(b"probe: done" in console for console, _ in runs)
+    results = collections.Counter((short(console), short(trace)) for console, trace in runs)
+    print(
+        f"one snapshot at {args.until} ns, loaded {args.runs} times with seed {args.seed}, every second time beside "
+        f"{args.load} busy processes: {results.most_common(1)[0][1]} identical, {args.runs - finished} not finished"
+    )
+    return 0 if len(results) == 1 and finished == args.runs else 1
+
+
 def digest(args, initramfs, work):
     words = f"probe=digest probe_seconds={args.seconds}"
-    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.load)]
+    hogs = busy(args.load)
+    icount = "" if args.stock else f",parallel={args.quantum}"
 
     def one(number):
         seed = number if args.disturb and number % 2 else None
-        return boot(args, initramfs, os.path.join(work, str(number)), not args.stock, words, seed)
+        return boot(args, initramfs, os.path.join(work, str(number)), icount, words, seed)
 
     begin = time.monotonic()
     try:
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             runs = list(pool.map(one, range(args.runs)))
     finally:
-        for process in load:
-            process.kill()
-            process.wait()
-    digests = [hashlib.sha256(run[0]).hexdigest()[:16] for run in runs]
+        end(hogs)
+    digests = [short(run[0]) for run in runs]
     finished = sum(b"probe: done" in run[0] for run in runs)
     most, agreeing = collections.Counter(digests).most_common(1)[0]
     differing = [i for i, found in enumerate(digests) if found != most]
@@ -280,7 +414,7 @@ def digest(args, initramfs, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("table", "digest"))
+    parser.add_argument("what", choices=("table", "digest", "seeds", "load"))
     parser.add_argument(
         "--qemu-root", required=True, help="root with qemu-system-x86_64, its libraries and /usr/share/qemu"
     )
@@ -291,8 +425,10 @@ def main():
     parser.add_argument("--quantum", type=int, default=10000)
     parser.add_argument("--timeout", type=int, default=300, help="seconds of wall time for one guest")
     parser.add_argument("--keep", metavar="DIR", help="keep consoles in this new directory")
-    group = parser.add_argument_group("digest")
-    group.add_argument("--runs", type=int, default=40)
+    group = parser.add_argument_group("digest, seeds, load")
+    group.add_argument("--runs", type=int, default=40, help="guests; for `seeds`, how many seeds")
+    group.add_argument("--until", type=int, default=UNTIL_NS, help="where `load` saves its guest (ns)")
+    group.add_argument("--seed", type=int, default=0, help="of the guests that `load` loads")
     group.add_argument("--jobs", type=int, default=2, help="guests at a time")
     group.add_argument("--load", type=int, default=2, help="busy processes beside them")
     group.add_argument("--seconds", type=int, default=2, help="virtual seconds of load in each guest")
@@ -310,7 +446,7 @@ def main():
         initramfs = os.path.join(work, "initramfs")
         with open(args.probe, "rb") as file:
             write_initramfs(initramfs, file.read())
-        run = table if args.what == "table" else digest
+        run = {"table": table, "digest": digest, "seeds": seeds, "load": load}[args.what]
         return run(args, initramfs, work)
 
 
