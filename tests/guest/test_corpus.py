@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from benchmarks.corpus import expectation
+from benchmarks.corpus import expectation, search
 from testbed.image import Image
 from testbed.sandbox import Bind, Limits, Sandbox
 from tests.guest.conftest import ROOT, testbed
@@ -35,7 +35,7 @@ def _parameters() -> list[ParameterSet]:
 @pytest.mark.parametrize(("file", "policy"), _parameters())
 def test_the_verdict_is_what_the_header_says(image: Image, tmp_path: Path, file: Path, policy: str) -> None:
     verdict, codes = expectation(file)
-    answer = testbed(tmp_path, str(file), "--policy", policy, "--clock", "sim")
+    answer = testbed(tmp_path, str(file), *search(file), "--policy", policy, "--clock", "sim")
     assert answer.document["verdict"] == verdict, answer.about()
     assert not codes or codes & answer.failures, answer.about()
 
