@@ -395,6 +395,13 @@ def archives(artifact: Artifact, workload: Mapping[str, Path], work: Path) -> In
     return Inputs(*names, by_hash=dict(zip(names, (candidate, baseline), strict=True)))
 
 
+def no_archives(work: Path) -> Inputs:
+    """The archive of runs that have no candidate."""
+    path = work / "baseline.cpio"
+    name = write_archive(path, {})
+    return Inputs(name, name, by_hash={name: path})
+
+
 def _warn(listener: Listener) -> Callable[[str], None]:
     """Tell a listener what is wrong with the cache."""
     return lambda text: listener(StageLine(stage="cache", text=text))
