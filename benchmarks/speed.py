@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/speed.py             # about ten minutes on two cores without KVM
     .venv/bin/python benchmarks/speed.py --guests    # only the guests, without the verdicts
 
-Guests run the smallest job there is: `warm` from the snapshot, `stock icount` from a cold boot of the same machine under
-QEMU's own instruction counter, `live` through virtme-ng by whatever accelerator works here. Verdicts are whole
+Guests run the smallest job there is: `warm` from the snapshot, `stock icount` from a cold boot of the same machine
+under QEMU's own instruction counter, `live` through virtme-ng by whatever accelerator works here. Verdicts are whole
 commands, compilation included, with a run cache that is empty before the first.
 """
 

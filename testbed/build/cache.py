@@ -23,9 +23,10 @@ FILES = "files"
 
 
 class Entry(Model):
-    """`entry.json`: sha256 of every file of a kept artifact, by its path below `candidate/`."""
+    """`entry.json`: which image built it, and sha256 of every file of the artifact by its path below `candidate/`."""
 
     schema_: str = Field(default="testbed.cached-build/1", alias="schema")
+    image: str
     files: dict[str, str]
 
 
@@ -57,7 +58,7 @@ def cached_build(candidate: Candidate, image: Toolchain, image_id: str, out_dir:
     if _take(place, out_dir):
         return builds.load(out_dir)
     artifact = build(candidate, image, out_dir)
-    _keep(out_dir, place, cache)
+    _keep(out_dir, place, image_id, cache)
     return artifact
 
 
@@ -80,13 +81,13 @@ def _take(place: Path, out_dir: Path) -> bool:
     return True
 
 
-def _keep(out_dir: Path, place: Path, cache: Cache) -> None:
+def _keep(out_dir: Path, place: Path, image_id: str, cache: Cache) -> None:
     """Keep an artifact; a cache that can't be written costs time the next time and nothing now."""
     names = sorted(path.relative_to(out_dir).as_posix() for path in out_dir.rglob("*") if path.is_file())
     try:
         with disk_errors("a compiled candidate", cache.root), cache.workspace() as work:
             fresh = work / "build"
-            entry = Entry(schema="testbed.cached-build/1", files={})
+            entry = Entry(schema="testbed.cached-build/1", image=image_id, files={})
             for name in names:
                 data = (out_dir / name).read_bytes()
                 target = fresh / FILES / name

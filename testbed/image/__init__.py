@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,7 +241,7 @@ class Pruned:
 
 
 def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda image_id: False) -> Pruned:
-    """Remove images that this version of the testbed does not use, build stages and leftovers.
+    """Remove images that this version of the testbed does not use, what was made with them, build stages and leftovers.
 
     Args:
         everything: the image in use too.
@@ -262,7 +263,21 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
         for key in cache.keys.iterdir():
             if cache.read_key(key.name) is None:
                 key.unlink(missing_ok=True)
+        for path in _orphans(cache):
+            _remove(cache, path)
     return Pruned(tuple(images), tuple(parts), max(0, shutil.disk_usage(cache.root).free - before))
+
+
+def _orphans(cache: Cache) -> Iterator[Path]:
+    """Snapshots, compiled candidates and runs of images that are not there."""
+    for folder, file in ((cache.snapshots, "manifest.json"), (cache.builds, "entry.json"), (cache.runs, "entry.json")):
+        for path in sorted(folder.iterdir()):
+            try:
+                image_id = str(json.loads((path / file).read_bytes())["image"])
+            except (OSError, ValueError, KeyError, TypeError):
+                image_id = ""
+            if not image_id or not (cache.images / image_id / "manifest.json").is_file():
+                yield path
 
 
 def _remove(cache: Cache, path: Path) -> None:
