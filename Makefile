@@ -6,11 +6,12 @@ VENV := .venv
 TESTBED := $(VENV)/bin/testbed
 JOBS ?= 2
 
-.PHONY: help setup demo test test-all unit lint image clean
+.PHONY: help setup schedulers demo test test-all unit lint image clean
 
 help:
 	@echo 'make demo      set up and judge two real candidates: one passes, one is rejected'
 	@echo 'make setup     system packages, Python environment, guest image; the command is $(TESTBED)'
+	@echo 'make schedulers  also build scx_bpfland and scx_lavd from the crates registry, to be judged by name'
 	@echo 'make test      set up and test, real guests among it (about 15 minutes on 2 cores)'
 	@echo 'make test-all  every test'
 	@echo 'make unit      tests without guests'
@@ -26,6 +27,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@$(VENV)/bin/pip install --quiet --require-hashes --requirement requirements.lock
 	@$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+schedulers: setup
+	@$(TESTBED) image schedulers
 
 demo: setup
 	@ci/demo

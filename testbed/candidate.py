@@ -110,6 +110,7 @@ def read_candidate(
     *,
     examples: Path | None = None,
     examples_root: Path | None = None,
+    schedulers: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Candidate:
     """Read what the command line names.
@@ -118,6 +119,7 @@ def read_candidate(
         candidate: path of a `.bpf.c` or `.bpf.o`, or the words after `--`: PROGRAM ARGS….
         examples: folder of the schedulers that were built at set-up; their libraries are in `lib` beside it.
         examples_root: root directory for libraries of theirs that are not there.
+        schedulers: folder with `bin` and `lib` of the schedulers of the crates registry, where they were built.
         environ: environment of the caller (`PATH`, `LD_LIBRARY_PATH`).
 
     Raises:
@@ -128,7 +130,8 @@ def read_candidate(
         return _file(Path(candidate))
     if not candidate:
         raise UsageError("`--` is followed by no program", hint="testbed run -- scx_simple")
-    return _program(candidate[0], tuple(candidate[1:]), examples, examples_root, environ)
+    places = _Places(examples, examples_root, schedulers, environ)
+    return _program(candidate[0], tuple(candidate[1:]), places)
 
 
 def _file(path: Path) -> Candidate:
@@ -192,20 +195,24 @@ def _machine(number: int) -> str:
     return names.get(number, f"machine {number}")
 
 
-def _program(
-    word: str,
-    options: tuple[str, ...],
-    examples: Path | None,
-    examples_root: Path | None,
-    environ: Mapping[str, str],
-) -> Candidate:
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a program without a path may be; see `read_candidate`."""
+
+    examples: Path | None
+    examples_root: Path | None
+    schedulers: Path | None
+    environ: Mapping[str, str]
+
+
+def _program(word: str, options: tuple[str, ...], places: _Places) -> Candidate:
     if len(options) > MAX_OPTIONS or sum(len(option.encode("utf-8", "surrogateescape")) for option in options) > (
         MAX_OPTION_BYTES
     ):
         raise UsageError(f"more than {MAX_OPTIONS} options or {MAX_OPTION_BYTES >> 10} KiB of them")
     if any("\0" in option or not _is_text(option) for option in options):
         raise UsageError("an option of the program is not UTF-8 text")
-    path, root, folders = _locate(word, examples, examples_root, environ)
+    path, root, folders = _locate(word, places)
     shown = printable(str(path))
     name = path.name
     if name != printable(name):
@@ -231,27 +238,30 @@ def _is_text(option: str) -> bool:
     return True
 
 
-def _locate(
-    word: str, examples: Path | None, examples_root: Path | None, environ: Mapping[str, str]
-) -> tuple[Path, Path, list[str]]:
+def _locate(word: str, places: _Places) -> tuple[Path, Path, list[str]]:
     """The program's path, the root directory whose libraries it uses, and folders of the host to look at first."""
     host = Path("/")
-    given = [folder for folder in environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    examples, schedulers = places.examples, places.schedulers
+    given = [folder for folder in places.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
     if "/" in word:
         return Path(word).absolute(), host, given
     if word in ("", ".", "..") or "\0" in word:
         raise UsageError(f"`{printable(word)}` is no name of a program")
     if examples is not None and (examples / word).is_file():
-        return examples / word, examples_root or host, [str(examples.parent / "lib")]
-    found = shutil.which(word, path=environ.get("PATH", os.defpath))
+        return examples / word, places.examples_root or host, [str(examples.parent / "lib")]
+    found = shutil.which(word, path=places.environ.get("PATH", os.defpath))
     if found is not None:
         return Path(found).absolute(), host, given
+    if schedulers is not None and (schedulers / "bin" / word).is_file():
+        return schedulers / "bin" / word, schedulers, [str(schedulers / "lib")]
     known = sorted(path.name for path in examples.iterdir()) if examples is not None and examples.is_dir() else []
     close = difflib.get_close_matches(word, known, n=1)
     built = f"built at set-up: {', '.join(known)}" if known else "nothing was built at set-up"
     raise UsageError(
         f"no program `{printable(word)}`, neither built at set-up nor on PATH",
-        hint=f"did you mean `{close[0]}`? {built}" if close else f"give its path; {built}",
+        hint=f"did you mean `{close[0]}`? {built}"
+        if close
+        else f"give its path; {built}; `testbed image schedulers` builds some of the crates registry's",
     )
 
 

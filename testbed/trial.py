@@ -33,7 +33,7 @@ from testbed.case import (
 from testbed.engine.cached import CachedEngine, holds
 from testbed.engine.local import LocalEngine
 from testbed.errors import UsageError
-from testbed.image import Image
+from testbed.image import Image, schedulers
 from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
 from testbed.plan import Plan, Question, plan, select
@@ -257,7 +257,9 @@ def tool_facts(image: Image, workload: Workload | None = None) -> ToolFacts:
 
 
 def _read(candidate: str | tuple[str, ...], image: Image) -> Candidate:
-    return read_candidate(candidate, examples=image.examples / "bin", examples_root=image.builder)
+    return read_candidate(
+        candidate, examples=image.examples / "bin", examples_root=image.builder, schedulers=schedulers.directory()
+    )
 
 
 def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`testbed image build|list|export|import|prune`."""
+"""`testbed image build|list|export|import|schedulers|prune`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,23 @@ def add(verbs: Verbs) -> None:
     export_.add_argument("--id", help="which image (default: the one that `run` would use)")
     import_ = verb(actions, "import", "take an image from a file, after checking every hash", import_image)
     import_.add_argument("file", type=Path, metavar="FILE")
+    schedulers_ = verb(
+        actions, "schedulers", "build scx_* schedulers of the crates registry, an extra", make_schedulers
+    )
+    schedulers_.add_argument("-v", "--verbose", action="store_true", help="show what cargo says")
     prune_ = verb(actions, "prune", "remove build stages, and all images but the one that `run` would use", prune)
     prune_.add_argument("--everything", action="store_true", help="that one too")
+
+
+def make_schedulers(options: Options) -> int:
+    """Build the schedulers of the crates registry."""
+    from testbed.image import schedulers
+
+    with ExitStack() as stack:
+        made = schedulers.build(listen((), options.verbose, stack))
+    for name, program in made.facts.programs.items():
+        print(f"{name} {program.crate.version}: sha256 {program.sha256[:16]}, run it by `testbed run -- {name}`")
+    return int(ExitCode.PASS)
 
 
 def build(options: Options) -> int:

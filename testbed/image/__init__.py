@@ -18,13 +18,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from testbed.errors import HostError, UsageError
-from testbed.image import archive
+from testbed.image import archive, schedulers
 from testbed.image.assemble import FILES, KEY_FILES, TREES, component
 from testbed.image.build import Builder
 from testbed.image.cache import Cache, disk_errors, remove_tree, write_atomically
 from testbed.image.events import Reporter
 from testbed.image.model import Image, Manifest, Packages, pretty
-from testbed.image.recipe import Sources
+from testbed.image.recipe import SCHEDULERS, Sources
 from testbed.image.tree import Entry, file_sha256, listing, parse_listing, scan
 from testbed.report.events import Listener, StageLine
 
@@ -241,10 +241,10 @@ class Pruned:
 
 
 def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda image_id: False) -> Pruned:
-    """Remove images that this version of the testbed does not use, what was made with them, build stages and leftovers.
+    """Remove images and schedulers that this version does not use, what was made with them, stages and leftovers.
 
     Args:
-        everything: the image in use too.
+        everything: those in use too.
         in_use: says of an id whether somebody still needs it.
     """
     cache = Cache.open()
@@ -260,6 +260,9 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
         for path in sorted(cache.parts.iterdir()):
             _remove(cache, path)
             parts.append(path.name)
+        for path in sorted((cache.root / SCHEDULERS).glob("*")):
+            if everything or path != schedulers.directory():
+                _remove(cache, path)
         for key in cache.keys.iterdir():
             if cache.read_key(key.name) is None:
                 key.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +83,7 @@ class Builder:
     def packages(self) -> Path:
         """The Debian root and everything else that comes from packages."""
         key = self.sources.packages_key
-        return self._part("packages", "make the builder root from Debian packages", key, self._make_packages)
+        return self.part("packages", "make the builder root from Debian packages", key, self._make_packages)
 
     def kernel(self, packages_part: Path, packages: Packages) -> Path:
         """Kernel, headers, libbpf and example schedulers."""
@@ -105,8 +105,12 @@ class Builder:
 
     # --- how a stage works ------------------------------------------------------------------------------------
 
-    def _part(self, name: str, title: str, key: Callable[[], str], make: Callable[[Path, Path, Stage], None]) -> Path:
-        """A finished stage from the cache, or made now; `make` gets its place, a scratch directory and the stage."""
+    def part(self, name: str, title: str, key: Callable[[], str], make: Callable[[Path, Path, Stage], None]) -> Path:
+        """A finished stage from the cache, or made now; `make` gets its place, a scratch directory and the stage.
+
+        Raises:
+            HostError: it can't be made here; nothing half is left.
+        """
         before = key()
         place = self.cache.parts / f"{name}-{before}"
         with self.reporter.stage(name, title) as stage:
@@ -134,7 +138,7 @@ class Builder:
             return self.sources.stage_key(name, packages.used_by(name), directory)
 
         def make(out: Path, scratch: Path, stage: Stage) -> None:
-            self._run(
+            self.run(
                 Sandbox(
                     root=packages_part / "builder",
                     read_only=(Bind(packages_part / source, "/src"), Bind(directory, "/work")),
@@ -147,7 +151,7 @@ class Builder:
                 stage,
             )
 
-        return self._part(name, title, key, make)
+        return self.part(name, title, key, make)
 
     def _program(
         self, name: str, title: str, directory: Path, packages_part: Path, packages: Packages, kernel: Path
@@ -159,7 +163,7 @@ class Builder:
             return self.sources.stage_key(name, packages.used_by(name), directory, self.sources.directory / "kernel")
 
         def make(out: Path, scratch: Path, stage: Stage) -> None:
-            self._run(
+            self.run(
                 Sandbox(
                     root=packages_part / "builder",
                     read_only=(Bind(directory, "/src"), Bind(kernel, "/image")),
@@ -172,7 +176,7 @@ class Builder:
                 stage,
             )
 
-        return self._part(name, title, key, make)
+        return self.part(name, title, key, make)
 
     def _environment(self) -> tuple[tuple[str, str], ...]:
         return (("SOURCE_DATE_EPOCH", str(self.sources.recipe.debian.source_date_epoch)),)
@@ -186,7 +190,12 @@ class Builder:
         return directory
 
     @staticmethod
-    def _run(sandbox: Sandbox, argv: list[str], stage: Stage) -> None:
+    def run(sandbox: Sandbox, argv: list[str], stage: Stage) -> None:
+        """Run a stage's command, which is noted in the log.
+
+        Raises:
+            HostError: it failed.
+        """
         stage.command(shlex.join(sandbox.command(argv)))
         result = sandbox.run(argv, merge=True, on_output=stage.output, check_host=False)
         if not result.ok:
@@ -196,6 +205,36 @@ class Builder:
     # --- packages ---------------------------------------------------------------------------------------------
 
     def _make_packages(self, out: Path, scratch: Path, stage: Stage) -> None:
+        recipe, lock = self.sources.recipe, self.sources.lock
+        hooks = {
+            "sources.sh": (self.sources.directory / "sources.sh").read_text(),
+            "packages.sh": (self.sources.directory / "packages.sh").read_text(),
+            "preferences": debian.preferences(recipe.debian, lock),
+            "wanted": debian.wanted(recipe, lock),
+        }
+        self.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
+        found = debian.read_packages(recipe, out / "testbed")
+        debian.check_downloads(found, out / "testbed" / "debs")
+        (out / "packages.json").write_bytes(pretty(found))
+        self._unpack_debs(out, stage)
+        (out / "builder.list").write_bytes(listing(scan(out / "builder")))
+
+    def make_root(
+        self, suite: str, install: Sequence[str], hooks: Mapping[str, str], out: Path, scratch: Path, stage: Stage
+    ) -> None:
+        """Install Debian packages into a new root, `builder` of `out`; what `packages.sh` leaves is in `testbed`.
+
+        Args:
+            suite: of Debian.
+            install: names of packages.
+            hooks: texts of sources.sh and packages.sh, which mmdebstrap runs, and of the files that they read.
+            out: directory of the stage.
+            scratch: directory for what is needed meanwhile.
+            stage: is told what mmdebstrap says.
+
+        Raises:
+            HostError: this machine can't, with the cure.
+        """
         debian.check_host()
         mirror = debian.find_mirror()
         # In a user namespace mmdebstrap's hooks can't look into a private home or cache.
@@ -204,14 +243,10 @@ class Builder:
             scripts.chmod(0o755)
             temporary = scripts / "tmp"
             temporary.mkdir(mode=0o755)
-            for name in ("sources.sh", "packages.sh"):
-                shutil.copyfile(self.sources.directory / name, scripts / name)
-            recipe, lock = self.sources.recipe, self.sources.lock
-            (scripts / "preferences").write_text(debian.preferences(recipe, lock))
-            (scripts / "wanted").write_text(debian.wanted(recipe, lock))
-            for name in ("sources.sh", "packages.sh", "preferences", "wanted"):
+            for name, text in hooks.items():
+                (scripts / name).write_text(text)
                 (scripts / name).chmod(0o644)
-            command = debian.mmdebstrap_command(recipe, mirror, scripts)
+            command = debian.mmdebstrap_command(suite, install, mirror, scripts)
             stage.command(shlex.join(command))
             self._unpack(command, scratch / "root", temporary, stage)
         finally:
@@ -220,11 +255,6 @@ class Builder:
         (scratch / "root").rename(out / "builder")
         for name in _EMPTY_DIRECTORIES:
             (out / "builder" / name).mkdir(parents=True, exist_ok=True)
-        found = debian.read_packages(recipe, out / "testbed")
-        debian.check_downloads(found, out / "testbed" / "debs")
-        (out / "packages.json").write_bytes(pretty(found))
-        self._unpack_debs(out, stage)
-        (out / "builder.list").write_bytes(listing(scan(out / "builder")))
 
     def _unpack(self, command: list[str], root: Path, temporary: Path, stage: Stage) -> None:
         """Run mmdebstrap and unpack what it writes at the same time."""
@@ -283,7 +313,7 @@ class Builder:
             writable=(Bind(out / "extra", "/out"),),
             limits=Limits(wall_s=_STAGE_LIMIT_S),
         )
-        self._run(sandbox, ["sh", "-euc", script], stage)
+        self.run(sandbox, ["sh", "-euc", script], stage)
         sandbox = replace(sandbox, read_only=(Bind(out / "extra" / "usr/bin", "/src"),), writable=())
         (out / "applets").write_bytes(sandbox.run(["/src/busybox", "--list"], check_host=False).stdout)
 

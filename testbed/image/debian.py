@@ -8,12 +8,12 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.errors import Bug, HostError
-from testbed.image.model import Drift, Package, Packages, Recipe, SourceFile, SourcePackage
+from testbed.image.model import DebianRecipe, Drift, Package, Packages, Recipe, SourceFile, SourcePackage
 from testbed.image.tree import file_sha256
 
 _APT = Path("/etc/apt")
@@ -199,10 +199,13 @@ def check_host() -> None:
             )
 
 
-def mmdebstrap_command(recipe: Recipe, mirror: Mirror, scripts: Path) -> list[str]:
-    """The command that writes the builder root as a tar archive to stdout.
+def mmdebstrap_command(suite: str, install: Sequence[str], mirror: Mirror, scripts: Path) -> list[str]:
+    """The command that writes a Debian root as a tar archive to stdout.
 
     Args:
+        suite: of Debian.
+        install: names of packages.
+        mirror: where they come from.
         scripts: directory with sources.sh, packages.sh, preferences, wanted; it must be readable for everybody.
     """
     command = ["mmdebstrap", "--variant=apt", "--format=tar", "--architectures=amd64"]
@@ -212,17 +215,16 @@ def mmdebstrap_command(recipe: Recipe, mirror: Mirror, scripts: Path) -> list[st
     command += [f"--aptopt={option}" for option in options]
     for directory in ("doc", "man", "locale", "info", "lintian", "bug"):
         command.append(f"--dpkgopt=path-exclude=/usr/share/{directory}/*")
-    command.append(f"--include={','.join(recipe.builder.install)}")
-    command.append(f'--setup-hook=sh {scripts}/sources.sh "$1" {recipe.debian.suite} {scripts}/preferences')
+    command.append(f"--include={','.join(install)}")
+    command.append(f'--setup-hook=sh {scripts}/sources.sh "$1" {suite} {scripts}/preferences')
     command.append(f'--customize-hook=sh {scripts}/packages.sh "$1" {scripts}/wanted')
-    return [*command, recipe.debian.suite, "-", *mirror.sources(recipe.debian.suite)]
+    return [*command, suite, "-", *mirror.sources(suite)]
 
 
-def preferences(recipe: Recipe, lock: Packages | None) -> str:
+def preferences(debian: DebianRecipe, lock: Packages | None) -> str:
     """apt's preferences: what comes from backports, and above it the locked versions if the mirror still has them."""
     text = [
-        f"Package: {name}\nPin: release n={recipe.debian.suite}-backports\nPin-Priority: 990\n"
-        for name in recipe.debian.backports
+        f"Package: {name}\nPin: release n={debian.suite}-backports\nPin-Priority: 990\n" for name in debian.backports
     ]
     if lock is not None:
         text += [
@@ -253,8 +255,7 @@ def read_packages(recipe: Recipe, directory: Path) -> Packages:
     Raises:
         Bug: packages without metadata.
     """
-    described = {name: _metadata(directory / "metadata" / f"{name}.packages") for name in ("installed", "downloaded")}
-    installed = (directory / "installed").read_text().split()
+    described = _metadata(directory / "metadata" / "downloaded.packages")
     downloaded = (directory / "metadata" / "downloaded").read_text().split()
     sources = []
     for dsc in sorted((directory / "source").glob("*.dsc")):
@@ -273,9 +274,23 @@ def read_packages(recipe: Recipe, directory: Path) -> Packages:
     return Packages(
         recipe=recipe.name,
         kernel=(directory / "kernel").read_text().split()[0],
-        installed=_select(described["installed"], installed),
-        downloaded=_select(described["downloaded"], downloaded),
+        installed=read_installed(directory),
+        downloaded=_select(described, downloaded),
         sources=tuple(sources),
+    )
+
+
+def read_installed(directory: Path) -> tuple[Package, ...]:
+    """The packages of a root, as its packages.sh noted them.
+
+    Args:
+        directory: with metadata/installed.packages, installed.
+
+    Raises:
+        Bug: packages without metadata.
+    """
+    return _select(
+        _metadata(directory / "metadata" / "installed.packages"), (directory / "installed").read_text().split()
     )
 
 

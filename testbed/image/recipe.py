@@ -18,6 +18,9 @@ from testbed.image.tree import file_sha256
 #: Raised by hand whenever this package makes something else of the same inputs.
 FORMAT = 1
 
+#: Recipe of an extra that no image has anything of (`testbed.image.schedulers`).
+SCHEDULERS = "schedulers"
+
 _IGNORED_SUFFIXES = (".md", ".pyc")
 
 
@@ -81,7 +84,8 @@ class Sources:
 
     def files(self) -> dict[str, str]:
         """Every file of the recipe that can change an image, with its hash; the lock is not among them."""
-        return self._directory_files(self.directory)
+        files = self._directory_files(self.directory)
+        return {name: digest for name, digest in files.items() if not name.startswith(f"{SCHEDULERS}/")}
 
     def _directory_files(self, directory: Path) -> dict[str, str]:
         return {

@@ -139,7 +139,9 @@ def test_an_ordinary_user_without_newuidmap_gets_the_cure(monkeypatch: pytest.Mo
 
 def test_the_command_names_no_host_of_its_own() -> None:
     recipe = Sources.load().recipe
-    command = mmdebstrap_command(recipe, Mirror(keyring=Path("/k.gpg")), Path("/scripts"))
+    command = mmdebstrap_command(
+        recipe.debian.suite, recipe.builder.install, Mirror(keyring=Path("/k.gpg")), Path("/scripts")
+    )
     assert "--keyring=/k.gpg" in command
     assert command[-2:] == ["trixie", "-"]
     assert not any("http" in word for word in command)
@@ -180,7 +182,7 @@ def test_the_same_version_with_other_bytes_is_an_error() -> None:
 
 def test_locked_versions_are_pinned_above_backports() -> None:
     recipe = Sources.load().recipe
-    text = debian.preferences(recipe, _packages(gcc="1:2-3"))
+    text = debian.preferences(recipe.debian, _packages(gcc="1:2-3"))
     assert "Package: bpftool\nPin: release n=trixie-backports\nPin-Priority: 990\n" in text
     assert text.endswith("Package: gcc\nPin: version 1:2-3\nPin-Priority: 1001\n")
 

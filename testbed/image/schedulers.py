@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedulers that people use (`scx_bpfland`, …), built as the crates registry ships them. An extra of no image.
+
+made = build(listener)      # in the cache, built now if they are not there
+directory()                 # where `testbed run -- scx_bpfland` finds them
+
+Three stages: a Debian root with cargo; the crates with what their own lock files name, the only stage with a network;
+the programs. Nothing of the host's Rust is used, but the road to the registry is the host's: its name servers, proxies,
+CA bundle and cargo configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from testbed.errors import Bug, HostError
+from testbed.image import debian
+from testbed.image.build import Builder
+from testbed.image.cache import Cache, cache_root, disk_errors
+from testbed.image.elf import Roots
+from testbed.image.events import Reporter, Stage
+from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
+from testbed.image.recipe import SCHEDULERS, Sources, recipe_directory
+from testbed.image.tree import file_sha256, link_file
+from testbed.report.events import Listener
+from testbed.sandbox import Bind, Limits, Sandbox, probe
+from testbed.spec import Model
+
+#: Raised by hand whenever this module makes something else of the same recipe.
+FORMAT = 1
+
+_FACTS = "schedulers.json"
+_LIMIT_S = 3600.0
+_CA_BUNDLE = "/tmp/ca-bundle.pem"
+_CARGO_CONFIG = "/tmp/.cargo/config.toml"
+_ROAD = ("/etc/resolv.conf", "/etc/hosts")
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Crate(Model):
+    """One scheduler of the registry, exactly."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^scx_[a-z0-9_]+$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+-]*$")]
+    sha256: Sha256
+
+
+class SchedulersRecipe(Model):
+    """`vm_images/schedulers/schedulers.toml`."""
+
+    schema_: Literal["testbed.schedulers/1"] = Field(alias="schema")
+    debian: DebianRecipe
+    builder: BuilderRecipe
+    crates: tuple[Crate, ...] = Field(min_length=1)
+
+
+class Program(Model):
+    """A scheduler that was built."""
+
+    crate: Crate
+    sha256: Sha256 = Field(description="of the program")
+    lock: Sha256 = Field(description="of the crate's own Cargo.lock: versions and hashes of everything that it needs")
+    libraries: dict[str, Sha256] = Field(description="soname → sha256; the files are in `lib`")
+
+
+class Schedulers(Model):
+    """`schedulers.json`: what was built of what."""
+
+    schema_: Literal["testbed.schedulers/1"] = Field(default="testbed.schedulers/1", alias="schema")
+    programs: dict[str, Program]
+    packages: tuple[Package, ...] = Field(description="of the Debian root in which they were built")
+
+
+@dataclass(frozen=True)
+class Made:
+    """The schedulers on disk: `bin/`, and `lib/` with everything that they load."""
+
+    path: Path
+    facts: Schedulers
+
+
+def load_recipe(folder: Path | None = None) -> SchedulersRecipe:
+    """Read the recipe.
+
+    Raises:
+        Bug: it is ours, so it is our fault if it can't be read.
+    """
+    file = (folder or recipe_directory() / SCHEDULERS) / "schedulers.toml"
+    try:
+        return SchedulersRecipe.model_validate(tomllib.loads(file.read_text()))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise Bug(f"the recipe `{file}` can't be read: {error}") from error
+
+
+def directory() -> Path | None:
+    """Where the programs of this version's recipe are; None if nobody has built them. Writes nothing."""
+    place = cache_root() / SCHEDULERS / _key(recipe_directory())
+    return place if (place / _FACTS).is_file() else None
+
+
+def build(listener: Listener) -> Made:
+    """The schedulers, built now if they are not in the cache.
+
+    Raises:
+        HostError: they can't be built here, with the cure.
+    """
+    folder = recipe_directory()
+    cache = Cache.open()
+    key = _key(folder)
+    place = cache.root / SCHEDULERS / key
+    if not (place / _FACTS).is_file():
+        probe()
+        reporter = Reporter(listener, cache.root / "logs" / f"{SCHEDULERS}-{key[:12]}.log")
+        with cache.lock("build", shared=True):  # `prune` must not run beside it
+            _Workshop(folder, cache, reporter, key).build(place)
+    return Made(place, Schedulers.model_validate_json((place / _FACTS).read_bytes()))
+
+
+def _key(folder: Path) -> str:
+    """Hash of everything that says what is built and how."""
+    files = [*sorted((folder / SCHEDULERS).iterdir()), folder / "sources.sh"]
+    named = [(path.name, file_sha256(path)) for path in files if path.suffix in (".sh", ".toml")]
+    return hashlib.sha256(json.dumps([FORMAT, named]).encode()).hexdigest()[:32]
+
+
+class _Workshop:
+    """One build of the schedulers."""
+
+    def __init__(self, folder: Path, cache: Cache, reporter: Reporter, key: str) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._key = key
+        self._recipe = load_recipe(folder / SCHEDULERS)
+        self._builder = Builder(Sources.load(folder), cache, reporter)
+        self._crates = [word for one in self._recipe.crates for word in (one.name, one.version, one.sha256)]
+
+    def build(self, place: Path) -> None:
+        """All stages, and what they gave at its place."""
+
+        def key() -> str:
+            return _key(self._folder)
+
+        root = self._builder.part("cargo", "make a Debian root with cargo", key, self._make_root)
+        crates = self._builder.part(
+            "crates", "fetch the schedulers' sources", key, lambda *where: self._fetch(root, *where)
+        )
+        built = self._builder.part(
+            "scx", "build the schedulers", key, lambda *where: self._compile(root, crates, *where)
+        )
+        with disk_errors("the schedulers", self._cache.root), self._cache.workspace() as work:
+            self._collect(root, crates, built, work / "out")
+            place.parent.mkdir(exist_ok=True)
+            self._cache.publish(work / "out", place)
+
+    def _make_root(self, out: Path, scratch: Path, stage: Stage) -> None:
+        recipe = self._recipe
+        hooks = {
+            "sources.sh": (self._folder / "sources.sh").read_text(),
+            "packages.sh": (self._folder / SCHEDULERS / "packages.sh").read_text(),
+            "preferences": debian.preferences(recipe.debian, None),
+            "wanted": "",
+        }
+        self._builder.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
+        for name in _ROAD:  # to mount the machine's own on
+            (out / "builder" / name.lstrip("/")).touch()
+
+    def _fetch(self, root: Path, out: Path, scratch: Path, stage: Stage) -> None:
+        binds, variables = road(os.environ)
+        sandbox = Sandbox(
+            root=root / "builder",
+            read_only=(Bind(self._folder / SCHEDULERS, "/work"), *binds),
+            writable=(Bind(scratch, "/build"), Bind(out, "/out")),
+            env=variables,
+            cwd="/build",
+            network=True,
+            limits=Limits(wall_s=_LIMIT_S),
+        )
+        try:
+            self._builder.run(sandbox, ["sh", "/work/fetch.sh", "/build", "/out", *self._crates], stage)
+        except HostError as error:
+            if hint := _fetch_hint(stage.tail):
+                raise HostError(error.message, hint=hint) from error
+            raise
+
+    def _compile(self, root: Path, crates: Path, out: Path, scratch: Path, stage: Stage) -> None:
+        sandbox = Sandbox(
+            root=root / "builder",
+            read_only=(Bind(crates, "/src"), Bind(self._folder / SCHEDULERS, "/work")),
+            writable=(Bind(scratch, "/build"), Bind(out, "/out")),
+            env=(("SOURCE_DATE_EPOCH", str(self._recipe.debian.source_date_epoch)),),
+            cwd="/build",
+            limits=Limits(wall_s=_LIMIT_S),
+        )
+        self._builder.run(sandbox, ["sh", "/work/build.sh", "/src", "/build", "/out", *self._crates], stage)
+
+    def _collect(self, root: Path, crates: Path, built: Path, out: Path) -> None:
+        """The programs with their libraries, and what they are."""
+        roots = Roots((root / "builder",))
+        programs = {}
+        for crate in self._recipe.crates:
+            program = built / "bin" / crate.name
+            link_file(program, out / "bin" / crate.name)
+            libraries = {}
+            for place, file in roots.closure([program]).items():
+                name = PurePosixPath(place).name
+                libraries[name] = file_sha256(file)
+                if not (out / "lib" / name).exists():
+                    link_file(file, out / "lib" / name)
+            programs[crate.name] = Program(
+                crate=crate,
+                sha256=file_sha256(program),
+                lock=file_sha256(crates / "src" / f"{crate.name}-{crate.version}" / "Cargo.lock"),
+                libraries=libraries,
+            )
+        packages = debian.read_installed(root / "testbed")
+        (out / _FACTS).write_bytes(pretty(Schedulers(programs=programs, packages=packages)))
+
+
+def road(environment: Mapping[str, str]) -> tuple[tuple[Bind, ...], tuple[tuple[str, str], ...]]:
+    """What of the machine leads to the crates registry: files, bound read-only, and variables that name them.
+
+    Args:
+        environment: the caller's; `CARGO_HOME`, `CARGO_HTTP_CAINFO` or `SSL_CERT_FILE`, proxies.
+    """
+    binds = [Bind(Path(name).resolve(), name) for name in _ROAD if Path(name).is_file()]
+    variables = dict(_passed_on(environment))
+    bundle = next(iter(_files(environment, ("CARGO_HTTP_CAINFO", "SSL_CERT_FILE", "CURL_CA_BUNDLE"))), None)
+    if bundle is not None:
+        binds.append(Bind(bundle.resolve(), _CA_BUNDLE))
+        variables |= {"CARGO_HTTP_CAINFO": _CA_BUNDLE, "SSL_CERT_FILE": _CA_BUNDLE}
+    home = Path(environment.get("CARGO_HOME") or Path(environment.get("HOME", "/")) / ".cargo")
+    for config in (home / "config.toml", home / "config"):
+        if config.is_file():
+            binds.append(Bind(config.resolve(), _CARGO_CONFIG))
+            variables["CARGO_BUILD_RUSTC_WRAPPER"] = ""  # a wrapper of the machine is not in the root
+            break
+    return tuple(binds), tuple(sorted(variables.items()))
+
+
+def _passed_on(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Proxies, and what cargo's own variables say of network and registries."""
+    prefixes = ("CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_")
+    for name, value in environment.items():
+        secret = name.endswith(("_TOKEN", "_CREDENTIAL_PROVIDER"))  # nothing is published
+        proxy = name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+        if proxy or (name.startswith(prefixes) and not secret and name != "CARGO_HTTP_CAINFO"):
+            yield name, value
+
+
+def _files(environment: Mapping[str, str], names: Sequence[str]) -> Iterator[Path]:
+    """Files that exist, of variables that name one."""
+    for name in names:
+        value = environment.get(name)
+        if value and Path(value).is_file():
+            yield Path(value)
+
+
+def _fetch_hint(said: str) -> str:
+    if "certificate" in said or "SSL" in said:
+        return "a proxy that looks into TLS has a CA of its own: name its bundle in SSL_CERT_FILE"
+    if any(word in said for word in ("resolve host", "Couldn't connect", "Timeout", "timed out", "spurious network")):
+        return (
+            "the crates registry can't be reached: look at the network, the proxy (https_proxy) and cargo's config.toml"
+        )
+    return ""
