@@ -3,7 +3,8 @@
 
     .venv/bin/python benchmarks/corpus.py                  # everything, about two hours on two cores without KVM
     .venv/bin/python benchmarks/corpus.py --only lifo fifo # names that contain one of these words
-    .venv/bin/python benchmarks/corpus.py --times 10 --only global_fifo
+    .venv/bin/python benchmarks/corpus.py --seeds 10 --only global_fifo --policy quick   # ten orders of events
+    .venv/bin/python benchmarks/corpus.py --good           # those that must pass
     .venv/bin/python benchmarks/corpus.py --examples       # the kernel's own examples instead, with their fault knobs
 
 Cases go to --out and stay there; a case that is already there is read, not run again, so an interrupted table goes on
@@ -75,7 +76,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD")
     parser.add_argument("--policy", default="default")
-    parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--seeds", type=int, help="seeds of each scenario, instead of the policy's own")
+    parser.add_argument("--times", type=int, default=1, help="runs of each; only live ones differ")
+    parser.add_argument("--good", action="store_true", help="only those that are expected to pass")
     parser.add_argument("--out", type=Path, default=Path("cases/corpus"))
     parser.add_argument("--examples", action="store_true")
     options = parser.parse_args()
@@ -87,13 +90,16 @@ def main() -> int:
     else:
         for file in [*sorted((ROOT / "bpf/good").glob("*.bpf.c")), *sorted((ROOT / "bpf/bad").glob("*.bpf.c"))]:
             rows.append((file.name.removesuffix(".bpf.c"), [str(file), *search(file)], *expectation(file)))
+    if options.good:
+        rows = [row for row in rows if row[2] == "pass"]
+    seeds = ["--seeds", str(options.seeds)] if options.seeds else []
     wrong = 0
     print(f"{'':3} {'scheduler':28} {'expected':42} got")
     for name, candidate, wanted, wanted_codes in rows:
         if options.only and not any(word in name for word in options.only):
             continue
         for number in range(options.times):
-            document = judge(candidate, options.policy, options.out / f"{name.replace(' ', '_')}-{number}")
+            document = judge([*seeds, *candidate], options.policy, options.out / f"{name.replace(' ', '_')}-{number}")
             findings = document["findings"]
             assert isinstance(findings, list)
             got = sorted({finding["code"] for finding in findings if finding["status"] == "FAIL"})
