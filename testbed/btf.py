@@ -16,6 +16,7 @@ MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _MAX_CHAIN = 64
+_PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F or byte == 0x09 else ord("?") for byte in range(256))
 
 
 class BtfError(ValueError):
@@ -142,7 +143,7 @@ class Btf:
             raise BtfError(f"BTF string offset {offset} beyond {len(self._strings)}")
         end = self._strings.find(b"\0", offset)
         raw = self._strings[offset : end if end >= 0 else len(self._strings)]
-        return "".join(chr(byte) if 0x20 <= byte < 0x7F or byte == 0x09 else "?" for byte in raw)
+        return raw.translate(_PRINTABLE).decode("ascii")
 
     def type(self, number: int) -> Type:
         """The type with this id."""
@@ -201,6 +202,37 @@ class Btf:
         else:
             raise BtfError(f"`{found.name}` is no enumeration")
         return result
+
+    def pointed_length(self, number: int) -> int:
+        """Length of the array that the type points to: how libbpf's `__uint(NAME, LENGTH)` keeps a number; else 0."""
+        found = self.resolve(number)
+        target = self.resolve(found.size_or_type) if found.kind is Kind.PTR else found
+        if target.kind is not Kind.ARRAY:
+            return 0
+        length: int = struct.unpack_from("<III", self._types_data, target.at)[2]
+        return length
+
+    def path(self, number: int, access: str) -> str:
+        """The field that a CO-RE access string such as `0:12:3` leads to, as `structure.field.field`.
+
+        What can't be followed ends the path early; bit positions and array indices are left out.
+        """
+        found = self.resolve(number)
+        names = [essential_name(found.name)]
+        for word in access.split(":")[1:_MAX_CHAIN]:
+            index = int(word) if word.isascii() and word.isdigit() else -1
+            if found.kind in (Kind.STRUCT, Kind.UNION):
+                members = self.members(found)
+                if not 0 <= index < len(members):
+                    break
+                if members[index].name:
+                    names.append(members[index].name)
+                found = self.resolve(members[index].type)
+            elif found.kind is Kind.ARRAY:
+                found = self.resolve(struct.unpack_from("<I", self._types_data, found.at)[0])
+            else:
+                break
+        return ".".join(names)
 
     def is_function_pointer(self, number: int) -> bool:
         """Whether the type is a pointer to a function."""

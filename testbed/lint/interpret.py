@@ -1,0 +1,861 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows a function's instructions over all its paths, with sets of values instead of values.
+
+Paths that have put the task into a queue, paths that remember or excuse it, and paths that have done neither are kept
+apart (`Custody`); everything else is joined where paths meet. Calls are followed with what is known of their arguments.
+Time is bounded by a number of steps; whoever exceeds it gets an incomplete answer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+
+from testbed.btf import essential_name
+from testbed.lint.code import (
+    ALU,
+    ALU64,
+    CALL,
+    CALL_REGISTER,
+    EXIT,
+    JMP,
+    JMP32,
+    JUMP,
+    JUMP_LONG,
+    LDX,
+    LOAD_64,
+    ST,
+    STX,
+    Code,
+    Function,
+    Insn,
+)
+from testbed.lint.values import (
+    ADD,
+    MASK_32,
+    MOV,
+    NEG,
+    NO_TAGS,
+    UNKNOWN,
+    Value,
+    arithmetic,
+    constant,
+    join,
+    narrow,
+    signed,
+    tagged,
+)
+
+MAX_STEPS = 150_000
+_MAX_DEPTH = 8
+_SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
+_MAX_STACK_SLOTS = 128
+
+
+class Custody(IntEnum):
+    """What has become of the callback's own task on a path."""
+
+    NONE = 0
+    EXCUSED = 1
+    INSERTED = 2
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the analysis has to know of the kernel: its constants, and which functions it has (empty: unknown)."""
+
+    constants: Mapping[str, int] = field(default_factory=dict)
+    kfuncs: frozenset[str] = frozenset()
+
+    def has(self, name: str) -> bool | None:
+        """Whether the kernel has a function of sched_ext; None: nobody knows."""
+        if len(self.kfuncs) <= 20 or not name.startswith(("scx_bpf_", "__scx_bpf_")):
+            return None
+        return name in self.kfuncs or essential_name(name) in self.kfuncs
+
+
+@dataclass(slots=True)
+class Event:
+    """A call or a store at one place, with everything that its arguments may be.
+
+    Attributes:
+        root: the callback that it is reached from, e.g. `enqueue`.
+        name: canonical name of the function; `store` and `compare` are no calls.
+        custody: what has become of the task before.
+        repeated: it happens in each turn of a loop.
+        field: the kernel field that is written.
+    """
+
+    root: str
+    function: str
+    slot: int
+    name: str
+    args: tuple[Value, ...]
+    custody: Custody
+    repeated: bool
+    raw_name: str = ""
+    weak_missing: bool = False
+    field: str = ""
+
+
+@dataclass
+class Findings:
+    """Everything that was seen."""
+
+    events: dict[tuple[str, str, int, str, int], Event] = field(default_factory=dict)
+    fields: dict[str, set[str]] = field(default_factory=dict)  # root → kernel fields that are read
+    returns: dict[tuple[str, Custody], Value] = field(default_factory=dict)
+    lost_edges: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    timers: set[str] = field(default_factory=set)
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class _State:
+    registers: list[Value]
+    stack: dict[int, tuple[int, Value]]
+
+    def copy(self) -> _State:
+        return _State(self.registers.copy(), self.stack.copy())
+
+    def meet(self, other: _State) -> bool:
+        """Join `other` into this one; whether that changed anything."""
+        changed = False
+        for index, value in enumerate(other.registers):
+            joined = join(self.registers[index], value)
+            if joined != self.registers[index]:
+                self.registers[index] = joined
+                changed = True
+        for place in list(self.stack):
+            size, value = self.stack[place]
+            theirs = other.stack.get(place)
+            if theirs is None or theirs[0] != size:
+                del self.stack[place]
+                changed = True
+            elif (joined := join(value, theirs[1])) != value:
+                self.stack[place] = (size, joined)
+                changed = True
+        return changed
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A function's flow: where each instruction leads, where blocks begin, what lies in a loop."""
+
+    successors: dict[int, tuple[int, ...]]
+    leaders: frozenset[int]
+    _known: dict[tuple[str, int], bool] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def predecessors(self) -> dict[int, list[int]]:
+        """Which instructions lead to each."""
+        found: dict[int, list[int]] = {}
+        for source, targets in self.successors.items():
+            for target in targets:
+                found.setdefault(target, []).append(source)
+        return found
+
+    def each_turn(self, slot: int) -> bool:
+        """Whether the instruction lies in a loop and no turn of that loop goes around it."""
+        key = ("each turn", slot)
+        if key not in self._known:
+            loop = self._loop(slot)
+            self._known[key] = bool(loop) and not self._cyclic(loop - {slot})
+        return self._known[key]
+
+    def unavoidable(self, slot: int) -> bool:
+        """Whether every way through the function passes the instruction."""
+        key = ("unavoidable", slot)
+        if key not in self._known:
+            seen, todo, around = {slot}, [0], False
+            while todo and not around:
+                here = todo.pop()
+                if here not in seen:
+                    seen.add(here)
+                    around = not self.successors.get(here)
+                    todo += self.successors.get(here, ())
+            self._known[key] = not around
+        return self._known[key]
+
+    def reaching(self, slots: set[int]) -> set[int]:
+        """The instructions from which one of `slots` can be reached, themselves among them."""
+        return slots | {one for slot in slots for one in _reach(slot, self.predecessors)}
+
+    def _loop(self, slot: int) -> frozenset[int]:
+        """The strongly connected part that an instruction lies in, empty if it lies in none."""
+        forward = _reach(slot, self.successors)
+        return forward & _reach(slot, self.predecessors) if slot in forward else frozenset()
+
+    def _cyclic(self, slots: frozenset[int]) -> bool:
+        """Whether one can go round within these instructions: take away, again and again, what leads nowhere."""
+        leading = {slot: sum(target in slots for target in self.successors[slot]) for slot in slots}
+        todo = [slot for slot, count in leading.items() if not count]
+        left = len(slots) - len(todo)
+        while todo:
+            for source in self.predecessors.get(todo.pop(), ()):
+                if leading.get(source):
+                    leading[source] -= 1
+                    if not leading[source]:
+                        left -= 1
+                        todo.append(source)
+        return left > 0
+
+
+def _reach(slot: int, edges: Mapping[int, tuple[int, ...] | list[int]]) -> frozenset[int]:
+    """What can be reached in one step or more."""
+    seen: set[int] = set()
+    todo = list(edges.get(slot, ()))
+    while todo:
+        here = todo.pop()
+        if here not in seen:
+            seen.add(here)
+            todo += edges.get(here, ())
+    return frozenset(seen)
+
+
+def shape(function: Function) -> Shape:
+    """The flow of a function; jumps that lead out of it lead nowhere."""
+    successors: dict[int, tuple[int, ...]] = {}
+    leaders = {0}
+    for slot, insn in function.insns.items():
+        following = slot + (2 if insn.opcode == LOAD_64 else 1)
+        kind, operation = insn.opcode & 7, insn.opcode & 0xF0
+        targets: tuple[int, ...] = (following,)
+        if insn.opcode == EXIT:
+            targets = ()
+        elif insn.opcode in (JUMP, JUMP_LONG):
+            targets = (following + (insn.offset if insn.opcode == JUMP else insn.imm),)
+        elif kind in (JMP, JMP32) and operation not in (0x80, 0x90):
+            targets = (following, following + insn.offset)
+        kept = tuple(target for target in targets if target in function.insns)
+        successors[slot] = kept
+        if targets != (following,):
+            leaders.update(kept)
+    return Shape(successors, frozenset(leaders))
+
+
+#: Essential names of sched_ext's functions that were renamed → the name of today.
+_TODAY = {
+    "scx_bpf_dispatch": "scx_bpf_dsq_insert",
+    "scx_bpf_dispatch_vtime": "scx_bpf_dsq_insert_vtime",
+    "__scx_bpf_dsq_insert_vtime": "scx_bpf_dsq_insert_vtime",
+    "scx_bpf_consume": "scx_bpf_dsq_move_to_local",
+    "scx_bpf_dispatch_from_dsq": "scx_bpf_dsq_move",
+    "scx_bpf_dispatch_vtime_from_dsq": "scx_bpf_dsq_move_vtime",
+    "__scx_bpf_select_cpu_and": "scx_bpf_select_cpu_and",
+    "scx_bpf_kick_cid": "scx_bpf_kick_cpu",
+    "scx_bpf_task_cid": "scx_bpf_task_cpu",
+}
+
+#: What functions return.
+_RESULTS = {
+    "scx_bpf_task_cpu": tagged("cpu"),
+    "scx_bpf_select_cpu_dfl": tagged("cpu"),
+    "scx_bpf_select_cpu_and": tagged("cpu", "negative"),
+    "scx_bpf_pick_idle_cpu": tagged("cpu", "negative"),
+    "scx_bpf_pick_idle_cpu_node": tagged("cpu", "negative"),
+    "scx_bpf_pick_any_cpu": tagged("cpu", "negative"),
+    "scx_bpf_pick_any_cpu_node": tagged("cpu", "negative"),
+    "scx_bpf_now": tagged("now"),
+    "bpf_get_smp_processor_id": tagged("cpu"),
+    "bpf_ktime_get_ns": tagged("now"),
+    "bpf_ktime_get_boot_ns": tagged("now"),
+    "bpf_task_storage_get": tagged("null:storage"),
+    "bpf_cgrp_storage_get": tagged("null:storage"),
+}
+
+#: Helpers by number in the kernel's UAPI, those that a rule asks for.
+HELPERS = {
+    1: "bpf_map_lookup_elem",
+    2: "bpf_map_update_elem",
+    3: "bpf_map_delete_elem",
+    4: "bpf_probe_read",
+    5: "bpf_ktime_get_ns",
+    8: "bpf_get_smp_processor_id",
+    16: "bpf_get_current_comm",
+    45: "bpf_probe_read_str",
+    87: "bpf_map_push_elem",
+    88: "bpf_map_pop_elem",
+    113: "bpf_probe_read_kernel",
+    115: "bpf_probe_read_kernel_str",
+    125: "bpf_ktime_get_boot_ns",
+    156: "bpf_task_storage_get",
+    164: "bpf_for_each_map_elem",
+    170: "bpf_timer_set_callback",
+    181: "bpf_loop",
+    182: "bpf_strncmp",
+    194: "bpf_kptr_xchg",
+    195: "bpf_map_lookup_percpu_elem",
+    210: "bpf_cgrp_storage_get",
+}
+
+#: Calls that do not write through their pointers to the stack.
+_ONLY_READ = frozenset({
+    "bpf_map_lookup_elem", "bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_loop",
+    "bpf_strncmp", "bpf_map_lookup_percpu_elem", "scx_bpf_error_bstr", "scx_bpf_exit_bstr", "scx_bpf_dump_bstr",
+    "scx_bpf_dsq_insert_vtime", "scx_bpf_select_cpu_and",
+})  # fmt: skip
+_ERRORS = frozenset({"scx_bpf_error_bstr", "scx_bpf_exit_bstr"})
+_INSERTS = frozenset({"scx_bpf_dsq_insert", "scx_bpf_dsq_insert_vtime"})
+_COPIES = frozenset({"bpf_probe_read", "bpf_probe_read_str", "bpf_probe_read_kernel", "bpf_probe_read_kernel_str"})
+_COMPARES = frozenset(
+    {"bpf_strncmp", "bpf_strcmp", "bpf_strcasecmp", "bpf_strncasecmp", "bpf_strstr", "bpf_strnstr", "bpf_strncasestr"}
+)
+_COMM_BYTES = 16
+#: Callbacks in which it matters what has become of the task (and, for `init`, whether it complained).
+_CUSTODIANS = frozenset({"select_cpu", "select_cid", "enqueue", "init"})
+_PRIORITIES = frozenset({"task_struct.static_prio", "task_struct.prio", "task_struct.normal_prio"})
+
+
+class Interpreter:
+    """Follows callbacks and collects what happens on the way."""
+
+    def __init__(self, code: Code, kernel: Kernel, excused: frozenset[str] = NO_TAGS) -> None:
+        """Work on `code`; `excused` names lookups that surely find something (`null:storage`, `null:map:NAME`)."""
+        self.found = Findings()
+        self._code, self._kernel, self._excused = code, kernel, excused
+        self._shapes: dict[str, Shape] = {}
+        self._memo: dict[tuple[object, ...], dict[Custody, Value]] = {}
+        self._active: set[tuple[object, ...]] = set()
+        self._steps = 0
+        self._root = ""
+        self._tracked = False
+        self._arguments: tuple[Value, ...] = ()
+        self._next_id = 1
+
+    def shape(self, name: str) -> Shape:
+        """The flow of a function."""
+        if name not in self._shapes:
+            self._shapes[name] = shape(self._code.functions[name])
+        return self._shapes[name]
+
+    def callback(self, root: str, name: str, arguments: tuple[Value, ...], *, direct: bool = False) -> None:
+        """Follow a callback of the scheduler; `direct`: its arguments are in registers, as a timer's are."""
+        if name not in self._code.functions:
+            return
+        self._root, self._arguments = root, arguments
+        self._tracked = root in _CUSTODIANS
+        self._memo.clear()
+        first = arguments if direct else (Value(base="ctx"),)
+        for custody, value in self._follow(name, first, Custody.NONE, repeated=False, depth=0).items():
+            self.found.returns[root, custody] = value
+
+    # --- one function ---------------------------------------------------------------------------------------
+
+    def _follow(
+        self, name: str, arguments: tuple[Value, ...], custody: Custody, *, repeated: bool, depth: int
+    ) -> dict[Custody, Value]:
+        """Possible results of a function, by what has become of the task."""
+        key = (name, arguments, custody, repeated)
+        if key in self._memo:
+            return self._memo[key]
+        function = self._code.functions.get(name)
+        if function is None or depth > _MAX_DEPTH or key in self._active:
+            return {custody: UNKNOWN}
+        self._active.add(key)
+        results = self._run(function, arguments, custody, repeated=repeated, depth=depth)
+        self._active.discard(key)
+        self._memo[key] = results
+        return results
+
+    def _run(
+        self, function: Function, arguments: tuple[Value, ...], custody: Custody, *, repeated: bool, depth: int
+    ) -> dict[Custody, Value]:
+        flow = self.shape(function.name)
+        registers = [UNKNOWN] * 11
+        for index, value in enumerate(arguments[:5]):
+            # a pointer to the caller's stack is somewhere else for the callee
+            registers[index + 1] = value if value.base != "stack" else value._replace(base="outer", offset=0)
+        registers[10] = Value(base="stack")
+        states: dict[tuple[int, Custody], _State] = {}
+        results: dict[Custody, Value] = {}
+        todo: list[tuple[int, Custody]] = []
+        if 0 in function.insns:
+            states[0, custody] = _State(registers, {})
+            todo.append((0, custody))
+        while todo:
+            place = heapq.heappop(todo)
+            for target, held, state in self._block(
+                function, flow, place, states[place].copy(), results, repeated=repeated, depth=depth
+            ):
+                known = states.get((target, held))
+                if known is None:
+                    states[target, held] = state
+                elif not known.meet(state):
+                    continue
+                if (target, held) not in todo:
+                    heapq.heappush(todo, (target, held))
+            if self._steps > MAX_STEPS:
+                self.found.complete = False
+                break
+        return results
+
+    def _block(
+        self,
+        function: Function,
+        flow: Shape,
+        place: tuple[int, Custody],
+        state: _State,
+        results: dict[Custody, Value],
+        *,
+        repeated: bool,
+        depth: int,
+    ) -> Iterator[tuple[int, Custody, _State]]:
+        """Follow instructions from `place` to the end of the block; yields the states that lead on."""
+        slot, custody = place
+        while True:
+            insn = function.insns.get(slot)
+            self._steps += 1
+            if insn is None or self._steps > MAX_STEPS:
+                return
+            kind = insn.opcode & 7
+            following = slot + (2 if insn.opcode == LOAD_64 else 1)
+            if insn.opcode == EXIT:
+                known = results.get(custody)
+                results[custody] = join(known, state.registers[0]) if known is not None else state.registers[0]
+                return
+            if kind in (JMP, JMP32):
+                if insn.opcode in (CALL, CALL_REGISTER):
+                    outcomes = self._call(function, flow, slot, insn, state, custody, repeated=repeated, depth=depth)
+                    if len(outcomes) != 1 or following in flow.leaders:
+                        for held, after in outcomes:
+                            if following in function.insns:
+                                yield following, held, after
+                        return
+                    custody, state = outcomes[0]
+                elif insn.opcode in (JUMP, JUMP_LONG):
+                    for target in flow.successors[slot]:
+                        yield target, custody, state
+                    return
+                else:
+                    yield from self._branch(function, slot, following, insn, state, custody)
+                    return
+            else:
+                self._plain(function, slot, insn, state, custody, repeated=repeated)
+            slot = following
+            if slot in flow.leaders:
+                if slot in function.insns:
+                    yield slot, custody, state
+                return
+
+    # --- jumps ----------------------------------------------------------------------------------------------
+
+    def _branch(
+        self, function: Function, slot: int, following: int, insn: Insn, state: _State, custody: Custody
+    ) -> Iterator[tuple[int, Custody, _State]]:
+        wide = insn.opcode & 7 == JMP
+        left = state.registers[min(insn.dst, 10)]
+        by_register = bool(insn.opcode & 0x08)
+        right = (
+            state.registers[min(insn.src, 10)] if by_register else constant(insn.imm if wide else insn.imm & MASK_32)
+        )
+        operation = insn.opcode & 0xF0
+        self._compared(function, slot, left, right, custody)
+        for taken, target in ((False, following), (True, following + insn.offset)):
+            if target not in function.insns:
+                continue
+            numbers = _possible(operation, left, right, taken, 64 if wide else 32)
+            if numbers is not None and not numbers:
+                continue
+            after = state.copy()
+            held = self._refine(after, left, right, operation, taken, numbers, custody)
+            if held is custody is Custody.NONE:
+                self.found.lost_edges.setdefault(self._root, set()).add((function.name, slot))
+            yield target, held, after
+
+    def _compared(self, function: Function, slot: int, left: Value, right: Value, custody: Custody) -> None:
+        """A name of a process that decides."""
+        if left.has("comm-compared") or (left.has("comm") and right.constants is not None and right.only != 0):
+            self._event(function, slot, "compare", (left, right), custody, repeated=False)
+
+    def _refine(
+        self,
+        state: _State,
+        left: Value,
+        right: Value,
+        operation: int,
+        taken: bool,
+        numbers: frozenset[int] | None,
+        custody: Custody,
+    ) -> Custody:
+        """What is known behind a jump: smaller sets of constants, signs, pointers that are not NULL."""
+        bound = right.only
+        equal = (operation == 0x10) == taken and operation in (0x10, 0x50)
+        drop = set()
+        if (operation in (0xA0, 0xB0)) == taken and operation in (0x20, 0x30, 0xA0, 0xB0):
+            drop.add("negative")  # below something, without sign
+        greater = (operation in (0x60, 0x70)) == taken and operation in (0x60, 0x70, 0xC0, 0xD0)
+        if bound is not None and greater and signed(bound, 32) >= -1:
+            drop.add("negative")
+        is_null = equal and bound == 0
+        lookups = {tag for tag in left.tags if tag.startswith("null:")}
+        if operation in (0x10, 0x50) and bound == 0:
+            drop |= lookups
+            if is_null and lookups and lookups <= self._excused and self._tracked:
+                custody = max(custody, Custody.EXCUSED)
+        replaced = left._replace(tags=left.tags - drop)
+        if numbers is not None:
+            replaced = replaced._replace(constants=numbers, ones=0)
+        if replaced != left:
+            _replace(state, left, replaced, frozenset(drop))
+        return custody
+
+    # --- everything else ------------------------------------------------------------------------------------
+
+    def _plain(
+        self, function: Function, slot: int, insn: Insn, state: _State, custody: Custody, *, repeated: bool
+    ) -> None:
+        kind = insn.opcode & 7
+        registers = state.registers
+        dst, src = min(insn.dst, 10), min(insn.src, 10)
+        if insn.opcode == LOAD_64:
+            registers[dst] = self._load_64(insn)
+        elif kind in (ALU, ALU64):
+            registers[dst] = self._arithmetic(insn, kind, registers[dst], registers[src])
+            if insn.field:
+                self._reads(insn.field)
+                if insn.field == "task_struct.comm":
+                    registers[dst] = registers[dst]._replace(tags=registers[dst].tags | {"comm-address"})
+        elif kind == LDX:
+            registers[dst] = self._load(insn, registers[src], state)
+        elif kind == STX and insn.opcode & 0xE0 == 0xC0:  # atomic
+            pointer = registers[dst]
+            if pointer.base == "stack":
+                state.stack.pop(pointer.offset + insn.offset, None)
+            if insn.imm & 1:  # it fetches
+                target = 0 if insn.imm == 0xF1 else src
+                registers[target] = tagged("counter")
+        elif kind in (ST, STX):
+            value = constant(insn.imm) if kind == ST else registers[src]
+            self._store(function, slot, insn, registers[dst], value, state, custody, repeated=repeated)
+        else:
+            registers[0] = UNKNOWN  # loads of packets
+
+    def _load_64(self, insn: Insn) -> Value:
+        if insn.function:
+            return Value(base=f"function:{insn.function}")
+        if insn.external:
+            exists = self._kernel.has(insn.symbol)
+            if exists is None:
+                return Value(tags=frozenset({"ksym"}), id=self._fresh())
+            return constant(1) if exists else constant(0)
+        if not insn.symbol:
+            return constant(insn.imm)
+        if insn.symbol in self._code.maps:
+            return Value(base=f"map:{insn.symbol}")
+        if insn.symbol in self._code.symbols:
+            if insn.symbol.startswith("__SCX_") and insn.symbol[2:] in self._kernel.constants:
+                return Value(base=f"enum:{insn.symbol[2:]}", offset=insn.imm)
+            section, offset = self._code.symbols[insn.symbol]
+            return Value(base=f"data:{section}", offset=offset + insn.imm)
+        return Value(base=f"data:{insn.symbol}", offset=insn.imm)
+
+    def _fresh(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def _arithmetic(self, insn: Insn, kind: int, one: Value, register: Value) -> Value:
+        operation = insn.opcode & 0xF0
+        wide = kind == ALU64
+        other = register if insn.opcode & 0x08 else constant(insn.imm if wide else insn.imm & MASK_32)
+        if operation == MOV:
+            if insn.offset:  # sign extension
+                return Value(tags=other.tags, id=other.id if insn.offset == 32 else 0)
+            return other if wide else narrow(other)
+        if operation == 0xD0 or (insn.offset and operation in (0x30, 0x90)):  # byte swap, signed division
+            return Value(tags=one.tags)
+        if operation == NEG:
+            other = UNKNOWN
+        result = arithmetic(operation, one, other, 64 if wide else 32)
+        if operation == ADD and wide and insn.field and not result.base:
+            return result._replace(tags=result.tags | {"task"})
+        return result
+
+    def _reads(self, name: str) -> None:
+        self.found.fields.setdefault(self._root, set()).add(name)
+
+    def _load(self, insn: Insn, pointer: Value, state: _State) -> Value:
+        size = _SIZES[insn.opcode & 0x18]
+        place = pointer.offset + insn.offset
+        if insn.field:
+            self._reads(insn.field)
+        tags = set(pointer.tags & {"task"})
+        if pointer.base == "task":
+            tags.add("task")
+        if insn.field == "task_struct.comm" or pointer.has("comm-address"):
+            tags.add("comm")
+        elif insn.field in _PRIORITIES:
+            tags.add("priority")
+        if pointer.base == "ctx":
+            index = place // 8
+            if 0 <= index < len(self._arguments) and place % 8 == 0:
+                return self._arguments[index]
+            return UNKNOWN
+        if pointer.base == "stack":
+            return _from_stack(state, place, size)
+        if pointer.base.startswith("enum:"):
+            value = self._kernel.constants[pointer.base[5:]]
+            return constant(value & ((1 << 8 * size) - 1))
+        section = pointer.base.removeprefix("data:")
+        content = self._code.read_only.get(section) if section != pointer.base else None
+        if content is not None and 0 <= place <= len(content) - size:
+            return constant(int.from_bytes(content[place : place + size], "little"))
+        if section != pointer.base:
+            tags.add("global")
+        return Value(tags=frozenset(tags), id=self._fresh())
+
+    def _store(
+        self,
+        function: Function,
+        slot: int,
+        insn: Insn,
+        pointer: Value,
+        value: Value,
+        state: _State,
+        custody: Custody,
+        *,
+        repeated: bool,
+    ) -> None:
+        size = _SIZES[insn.opcode & 0x18]
+        if insn.field:
+            self._event(function, slot, "store", (value,), custody, repeated=repeated, field_name=insn.field)
+        if pointer.base != "stack":
+            return
+        place = pointer.offset + insn.offset
+        for known in [at for at, (length, _) in state.stack.items() if at < place + size and place < at + length]:
+            del state.stack[known]
+        if size < 8 and value.constants is not None:
+            value = constant(*(number & ((1 << 8 * size) - 1) for number in value.constants), tags=value.tags)
+        if len(state.stack) < _MAX_STACK_SLOTS:
+            state.stack[place] = (size, value)
+
+    # --- calls ----------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        function: Function,
+        flow: Shape,
+        slot: int,
+        insn: Insn,
+        state: _State,
+        custody: Custody,
+        *,
+        repeated: bool,
+        depth: int,
+    ) -> list[tuple[Custody, _State]]:
+        arguments = tuple(state.registers[1:6])
+        if insn.function:
+            again = self._again(flow, slot, repeated=repeated)
+            outcomes = self._follow(insn.function, arguments, custody, repeated=again, depth=depth + 1)
+            _forget(state, arguments, "")
+            return [(held, _after(state, value)) for held, value in outcomes.items()]
+        raw = insn.symbol if insn.external else HELPERS.get(insn.imm, f"helper#{insn.imm}") if not insn.src else ""
+        name = raw.split("___")[0] or raw
+        name = _TODAY.get(name, name)
+        weak_missing = insn.external and self._kernel.has(insn.symbol) is False
+        result = self._result(name, arguments)
+        told = _unpacked(raw, state, arguments)
+        self._event(
+            function, slot, name, told, custody,
+            repeated=self._again(flow, slot, repeated=repeated), raw_name=raw, weak_missing=weak_missing,
+        )  # fmt: skip
+        held = {custody}
+        for value in arguments:
+            if value.base.startswith("function:"):
+                held |= self._called_back(name, value.base[9:], arguments, custody, depth)
+        if not self._tracked:
+            held = {custody}
+        elif name in _ERRORS:
+            held = {max(custody, Custody.EXCUSED)}
+        elif name in _INSERTS and not arguments[0].has("other-task"):
+            held = {Custody.INSERTED}
+        self._copied(function, slot, name, arguments, state, custody)
+        return [(one, _after(state, result)) for one in sorted(held)]
+
+    @staticmethod
+    def _again(flow: Shape, slot: int, *, repeated: bool) -> bool:
+        """Whether a call happens in each turn of a loop, of this function or of a caller."""
+        return flow.each_turn(slot) or (repeated and flow.unavoidable(slot))
+
+    def _result(self, name: str, arguments: tuple[Value, ...]) -> Value:
+        value = _RESULTS.get(name, UNKNOWN)
+        if name in ("bpf_map_lookup_elem", "bpf_map_lookup_percpu_elem"):
+            value = tagged(f"null:{arguments[0].base}")
+        elif name in TASK_SOURCES:
+            value = tagged("other-task")
+        return value._replace(id=self._fresh())
+
+    def _called_back(
+        self, name: str, target: str, arguments: tuple[Value, ...], custody: Custody, depth: int
+    ) -> set[Custody]:
+        """Follow a function whose address is an argument."""
+        if name in ("bpf_timer_set_callback", "bpf_wq_set_callback_impl", "bpf_wq_set_callback"):
+            self.found.timers.add(target)
+            return {custody}
+        given = (tagged("index"), UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+        if name == "bpf_loop":
+            given = (tagged("index"), arguments[2], UNKNOWN, UNKNOWN, UNKNOWN)
+        outcomes = self._follow(target, given, custody, repeated=True, depth=depth + 1)
+        return {custody, *outcomes}
+
+    def _copied(
+        self, function: Function, slot: int, name: str, arguments: tuple[Value, ...], state: _State, custody: Custody
+    ) -> None:
+        """Follow a process' name through copies on the stack, and tell where it is compared."""
+        is_name = [_is_comm(value, state) for value in arguments]
+        if name in _COMPARES and any(is_name):
+            self._event(function, slot, "compare", arguments, custody, repeated=False)
+        _forget(state, arguments, name)
+        target = arguments[0]
+        if target.base == "stack" and ((name in _COPIES and is_name[2]) or name == "bpf_get_current_comm"):
+            state.stack[target.offset] = (_COMM_BYTES, tagged("comm"))
+
+    def _event(
+        self,
+        function: Function,
+        slot: int,
+        name: str,
+        arguments: tuple[Value, ...],
+        custody: Custody,
+        *,
+        repeated: bool,
+        raw_name: str = "",
+        weak_missing: bool = False,
+        field_name: str = "",
+    ) -> None:
+        key = (self._root, function.name, slot, name, int(custody))
+        known = self.found.events.get(key)
+        if known is None:
+            self.found.events[key] = Event(
+                self._root, function.name, slot, name, arguments, custody, repeated, raw_name, weak_missing, field_name
+            )
+        else:
+            known.args = tuple(join(one, other) for one, other in zip(known.args, arguments, strict=True))
+            known.repeated = known.repeated or repeated
+
+
+#: Functions that give a task that is not the callback's own.
+TASK_SOURCES = frozenset({
+    "bpf_task_from_pid", "bpf_task_from_vpid", "scx_bpf_tid_to_task", "bpf_task_acquire", "bpf_kptr_xchg",
+    "bpf_list_pop_front", "bpf_list_pop_back", "bpf_rbtree_remove", "bpf_rbtree_first", "bpf_iter_task_next",
+    "bpf_get_current_task_btf", "scx_bpf_cpu_curr", "scx_bpf_cid_curr", "bpf_iter_scx_dsq_next", "scx_bpf_dsq_peek",
+    "bpf_get_current_task",
+})  # fmt: skip
+
+
+def _is_comm(value: Value, state: _State) -> bool:
+    if value.has("comm-address"):
+        return True
+    if value.base != "stack":
+        return False
+    return any(at <= value.offset < at + size and held.has("comm") for at, (size, held) in state.stack.items())
+
+
+def _unpacked(raw: str, state: _State, arguments: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The arguments as the function without the structure takes them."""
+    packed = raw.startswith("__scx_bpf_dsq_insert_vtime")
+    if packed and arguments[1].base == "stack":
+        at = arguments[1].offset
+        return (arguments[0], *(_from_stack(state, at + 8 * index, 8) for index in range(4)))
+    if packed:
+        return (arguments[0], UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+    if arguments[1].base == "stack" and raw in ("bpf_map_update_elem", "bpf_map_delete_elem"):
+        key = [held for at, (_, held) in state.stack.items() if at == arguments[1].offset]
+        return (arguments[0], key[0] if key else UNKNOWN, *arguments[2:])
+    return arguments
+
+
+def _after(state: _State, result: Value) -> _State:
+    """The state behind a call: the caller's registers 1 to 5 are gone."""
+    after = state.copy()
+    after.registers[0] = result
+    after.registers[1:6] = [UNKNOWN] * 5
+    return after
+
+
+def _forget(state: _State, arguments: tuple[Value, ...], name: str) -> None:
+    """Forget what a call may have written on the stack; how much behind the pointer nobody knows."""
+    if name in _ONLY_READ:
+        return
+    for value in arguments:
+        if value.base == "stack":
+            for at in [at for at, (size, _) in state.stack.items() if value.offset < at + size <= value.offset + 64]:
+                del state.stack[at]
+
+
+def _from_stack(state: _State, place: int, size: int) -> Value:
+    known = state.stack.get(place)
+    if known is not None and known[0] == size:
+        return known[1]
+    for at, (length, value) in state.stack.items():
+        if at <= place and place + size <= at + length:
+            return Value(tags=value.tags)
+    return UNKNOWN
+
+
+def _replace(state: _State, old: Value, new: Value, drop: frozenset[str]) -> None:
+    """Put what was learned of a value wherever a copy of it is."""
+
+    def learned(value: Value) -> Value:
+        if value == old:
+            return new
+        if old.id and value.id == old.id:
+            return value._replace(tags=value.tags - drop)
+        return value
+
+    state.registers = [learned(value) for value in state.registers]
+    for at, (size, value) in list(state.stack.items()):
+        state.stack[at] = (size, learned(value))
+
+
+def _holds(operation: int, one: int, other: int, bits: int) -> bool:
+    mask = (1 << bits) - 1
+    one, other = one & mask, other & mask
+    left, right = signed(one, bits), signed(other, bits)
+    match operation:
+        case 0x10:
+            return one == other
+        case 0x20:
+            return one > other
+        case 0x30:
+            return one >= other
+        case 0x40:
+            return bool(one & other)
+        case 0x50:
+            return one != other
+        case 0x60:
+            return left > right
+        case 0x70:
+            return left >= right
+        case 0xA0:
+            return one < other
+        case 0xB0:
+            return one <= other
+        case 0xC0:
+            return left < right
+        case 0xD0:
+            return left <= right
+    return True
+
+
+def _possible(operation: int, left: Value, right: Value, taken: bool, bits: int) -> frozenset[int] | None:
+    """The numbers that `left` can be behind a jump: none means that nobody comes there, None that nobody knows."""
+    if right.constants is None:
+        return left.constants
+    known = operation in (0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0, 0xC0, 0xD0)
+    if left.constants is None:
+        # A pointer to something of ours is never NULL.
+        if left.base and right.only == 0 and operation in (0x10, 0x50) and (operation == 0x10) == taken:
+            return frozenset()
+        equal = operation in (0x10, 0x50) and (operation == 0x10) == taken
+        return frozenset(right.constants) if equal and bits == 64 else None
+    if not known:
+        return left.constants
+    return frozenset(
+        number
+        for number in left.constants
+        if any(_holds(operation, number, other, bits) == taken for other in right.constants)
+    )
