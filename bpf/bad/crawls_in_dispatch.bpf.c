@@ -7,6 +7,7 @@
  * spent in the scheduler. Only a comparison of the work done shows it.
  *
  * expect: reject crawl,no-progress,throughput-collapse,latency-collapse,canary-starved
+ * lint: lint-long-loop
  */
 #include <scx/common.bpf.h>
 

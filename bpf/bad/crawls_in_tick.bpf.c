@@ -7,6 +7,7 @@
  * CPU that they seem to have.
  *
  * expect: reject crawl,throughput-collapse,latency-collapse
+ * lint: lint-long-loop
  */
 #include <scx/common.bpf.h>
 

@@ -8,6 +8,7 @@
  * item, so its back-up in the timer tick may be the one that speaks.
  *
  * expect: reject runnable-task-stall,kworker-starved,rcu-stall
+ * lint: lint-lost-task,lint-no-wakeup
  */
 #include <scx/common.bpf.h>
 

@@ -8,6 +8,7 @@
  * name which one it hits.
  *
  * expect: reject runnable-task-stall,task-starved,canary-starved
+ * lint: lint-lost-task,lint-no-wakeup
  */
 #include <scx/common.bpf.h>
 

@@ -6,6 +6,7 @@
  * a short test and not in a longer one.
  *
  * expect: reject self-ejected
+ * lint: lint-no-wakeup
  */
 #include <scx/common.bpf.h>
 

@@ -7,6 +7,7 @@
  * the detach waits in the kernel where no signal reaches it.
  *
  * expect: reject slow-detach,detach-failed,unhealthy-after-detach,soft-lockup,hung-task
+ * lint: lint-exit-unrecorded,lint-long-loop
  */
 #include <scx/common.bpf.h>
 

@@ -6,6 +6,7 @@
  * ejects the scheduler at the first pinned task that is dealt to the wrong CPU.
  *
  * expect: reject scheduler-error
+ * lint: lint-affinity-ignored
  */
 #include <scx/common.bpf.h>
 

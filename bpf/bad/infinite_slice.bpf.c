@@ -6,6 +6,7 @@
  * whoever waits behind it waits for ever, and who is pinned to that CPU has no other.
  *
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
+ * lint: lint-infinite-slice
  */
 #include <scx/common.bpf.h>
 

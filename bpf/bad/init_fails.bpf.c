@@ -6,6 +6,7 @@
  * the same; only the exit record and the state tell that nobody is in charge.
  *
  * expect: reject init-failed
+ * lint: lint-init-fails
  */
 #include <scx/common.bpf.h>
 

@@ -6,6 +6,7 @@
  * one at the bottom never runs; two CPU hogs that change places are enough.
  *
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
+ * lint: lint-newest-first
  */
 #include <scx/common.bpf.h>
 

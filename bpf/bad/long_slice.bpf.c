@@ -7,6 +7,7 @@
  * for seconds.
  *
  * expect: reject canary-starved,task-starved,kworker-starved,latency-collapse,runnable-task-stall
+ * lint: lint-long-slice
  */
 #include <scx/common.bpf.h>
 

@@ -8,6 +8,7 @@
  * on a quiet machine a stall.
  *
  * expect: reject idle-while-runnable,runnable-task-stall,task-starved,canary-starved,latency-collapse
+ * lint: lint-no-wakeup
  */
 #include <scx/common.bpf.h>
 

@@ -6,6 +6,7 @@
  * ejects the scheduler at the first insertion.
  *
  * expect: reject scheduler-error
+ * lint: lint-unknown-queue
  */
 #include <scx/common.bpf.h>
 

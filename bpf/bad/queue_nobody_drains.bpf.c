@@ -7,6 +7,7 @@
  * has to share its CPU is gone for ever.
  *
  * expect: reject runnable-task-stall,task-starved,crawl
+ * lint: lint-undrained-queue
  */
 #include <scx/common.bpf.h>
 

@@ -6,6 +6,7 @@
  * ops.select_cpu() returns that number. Fine as long as the machine has room.
  *
  * expect: reject scheduler-error
+ * lint: lint-unchecked-cpu
  */
 #include <scx/common.bpf.h>
 

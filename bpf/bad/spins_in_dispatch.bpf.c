@@ -8,6 +8,7 @@
  * want its lock.
  *
  * expect: reject machine-locked-up,hard-lockup,soft-lockup,rcu-stall,runnable-task-stall,hung-task
+ * lint: lint-long-loop
  */
 #include <scx/common.bpf.h>
 

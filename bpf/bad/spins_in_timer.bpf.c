@@ -7,6 +7,7 @@
  * detector can see it, and everybody on that CPU waits.
  *
  * expect: reject soft-lockup,machine-locked-up,rcu-stall,runnable-task-stall,canary-starved,task-starved
+ * lint: lint-long-loop
  */
 #include <scx/common.bpf.h>
 

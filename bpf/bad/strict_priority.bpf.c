@@ -6,6 +6,7 @@
  * run, a worse one never does; CPU hogs at nice 0 are enough to bury nice 10.
  *
  * expect: reject runnable-task-stall,task-starved,canary-starved
+ * lint: lint-strict-priority
  */
 #include <scx/common.bpf.h>
 

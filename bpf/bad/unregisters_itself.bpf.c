@@ -7,6 +7,7 @@
  * first second is the default scheduler's merit.
  *
  * expect: reject self-ejected,unregistered-itself
+ * lint: lint-no-wakeup
  */
 #include <scx/common.bpf.h>
 

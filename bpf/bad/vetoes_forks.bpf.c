@@ -7,6 +7,7 @@
  * itself stays enabled and schedules what is left.
  *
  * expect: reject fork-vetoed,unhealthy-after-detach
+ * lint: lint-map-grows
  */
 #include <scx/common.bpf.h>
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.errors import UsageError
+from testbed.lint import texts as lint
 from testbed.status import Status
 from testbed.yamlfile import did_you_mean
 
@@ -799,12 +800,25 @@ CODES: dict[str, Entry] = {entry.code: entry for entry in _ENTRIES}
 """Every code, in the order of the documentation."""
 
 
+LINT: dict[str, Entry] = {
+    rule.code: Entry(
+        rule.code, rule.title, "Lint", _FAIL if rule.severity == "error" else _DONE,
+        rule.meaning, rule.why, rule.cause, rule.fix, rule.example,
+    )
+    for rule in lint.RULES.values()
+}  # fmt: skip
+"""The rules of the lint, which have a page of their own."""
+
+ALL = {**CODES, **LINT}
+"""Everything that `testbed explain` knows."""
+
+
 def explain(code: str) -> Entry:
     """The entry of a code."""
     try:
-        return CODES[code]
+        return ALL[code]
     except KeyError:
-        raise UsageError(f"there is no finding code `{code}`", hint=did_you_mean(code, CODES)) from None
+        raise UsageError(f"there is no finding code `{code}`", hint=did_you_mean(code, ALL)) from None
 
 
 def text(entry: Entry) -> str:
@@ -825,7 +839,7 @@ def page() -> str:
         "<!-- Generated from testbed/judge/catalogue.py by `python -m testbed.judge.docs --write`. -->\n",
         "# Finding codes\n",
         "`testbed explain CODE` prints the same. A code is stable: it is never renamed and never means something "
-        "else.\n",
+        "else. Codes that begin with `lint-` are [the lint's](lint.md).\n",
     ]
     for family in dict.fromkeys(entry.family for entry in CODES.values()):
         parts.append(f"## {family}\n")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from testbed.judge import catalogue, truth_table
+from testbed.lint import texts as lint
 from testbed.report.document import schema_text
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -19,6 +20,7 @@ def pages() -> dict[str, str]:
     """File name → content."""
     return {
         "codes.md": catalogue.page(),
+        "lint.md": lint.page(),
         "truth-table.md": truth_table.page(),
         "verdict.schema.json": schema_text(),
     }

@@ -49,7 +49,7 @@ from testbed.lint.values import (
     tagged,
 )
 
-MAX_STEPS = 150_000
+MAX_STEPS = 80_000
 _MAX_DEPTH = 8
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 _MAX_STACK_SLOTS = 128
@@ -304,6 +304,7 @@ _COPIES = frozenset({"bpf_probe_read", "bpf_probe_read_str", "bpf_probe_read_ker
 _COMPARES = frozenset(
     {"bpf_strncmp", "bpf_strcmp", "bpf_strcasecmp", "bpf_strncasecmp", "bpf_strstr", "bpf_strnstr", "bpf_strncasestr"}
 )
+_COMM = "task_struct.comm"
 _COMM_BYTES = 16
 #: Callbacks in which it matters what has become of the task (and, for `init`, whether it complained).
 _CUSTODIANS = frozenset({"select_cpu", "select_cid", "enqueue", "init"})
@@ -325,6 +326,11 @@ class Interpreter:
         self._tracked = False
         self._arguments: tuple[Value, ...] = ()
         self._next_id = 1
+
+    @property
+    def steps(self) -> int:
+        """How many instructions were followed."""
+        return self._steps
 
     def shape(self, name: str) -> Shape:
         """The flow of a function."""
@@ -517,8 +523,7 @@ class Interpreter:
             registers[dst] = self._arithmetic(insn, kind, registers[dst], registers[src])
             if insn.field:
                 self._reads(insn.field)
-                if insn.field == "task_struct.comm":
-                    registers[dst] = registers[dst]._replace(tags=registers[dst].tags | {"comm-address"})
+                registers[dst] = registers[dst]._replace(tags=registers[dst].tags | {f"at:{insn.field}"})
         elif kind == LDX:
             registers[dst] = self._load(insn, registers[src], state)
         elif kind == STX and insn.opcode & 0xE0 == 0xC0:  # atomic
@@ -585,9 +590,10 @@ class Interpreter:
         tags = set(pointer.tags & {"task"})
         if pointer.base == "task":
             tags.add("task")
-        if insn.field == "task_struct.comm" or pointer.has("comm-address"):
+        fields = {insn.field, *(tag[3:] for tag in pointer.tags if tag.startswith("at:"))}
+        if _COMM in fields:
             tags.add("comm")
-        elif insn.field in _PRIORITIES:
+        elif fields & _PRIORITIES:
             tags.add("priority")
         if pointer.base == "ctx":
             index = place // 8
@@ -747,7 +753,7 @@ TASK_SOURCES = frozenset({
 
 
 def _is_comm(value: Value, state: _State) -> bool:
-    if value.has("comm-address"):
+    if value.has(f"at:{_COMM}"):
         return True
     if value.base != "stack":
         return False

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.lint.code import Function
-from testbed.lint.facts import Custody, Facts, Hit, Place, is_builtin
+from testbed.lint.facts import HOT_CALLBACKS, Custody, Facts, Hit, Place, is_builtin
 
 #: Ways to get hold of a task that ops.enqueue() kept somewhere else than in a DSQ.
 _REMEMBERS = (
@@ -114,7 +114,7 @@ def _drains_own_only(facts: Facts) -> bool:
 
 def by_name(facts: Facts) -> Iterator[Hit]:
     """A decision by the name of the process."""
-    for event in facts.events("compare"):
+    for event in facts.events("compare", roots=HOT_CALLBACKS):
         yield Hit(
             "lint-by-name",
             "a decision depends on the name of the process (`comm`), which every process chooses itself",

@@ -175,7 +175,7 @@ _ALL = (
         "lint-by-name",
         "a decision by the name of a process",
         "warning",
-        "The name of a process (`comm`) is compared with something, and the result decides where the program goes on.",
+        "A callback that runs at every decision compares the name of a process (`comm`) with something.",
         "Every process chooses its own name: whoever knows the list gets what it gives, and a measurement of programs "
         "with these names says nothing about others.",
         "a list of programs that are to be preferred",

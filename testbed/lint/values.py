@@ -153,9 +153,9 @@ def arithmetic(operation: int, one: Value, other: Value, bits: int) -> Value:
     amount = other.only
     if operation in (ADD, SUB) and one.base and amount is not None and bits == 64:
         distance = signed(amount)
-        return one._replace(offset=one.offset + (distance if operation == ADD else -distance))
+        return one._replace(offset=one.offset + (distance if operation == ADD else -distance), tags=tags)
     if operation == ADD and other.base and one.only is not None and bits == 64:
-        return other._replace(offset=other.offset + signed(one.only))
+        return other._replace(offset=other.offset + signed(one.only), tags=tags)
     if operation == AND:
         return _masked(one, other, tags)
     if operation == OR:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.judge.catalogue import CODES
+from testbed.judge.catalogue import ALL
+from testbed.lint.texts import RULES
 
 BPF = Path(__file__).resolve().parents[2] / "bpf"
 GOOD = sorted(BPF.glob("good/*.bpf.c"))
@@ -19,6 +20,9 @@ SCHEDULERS = [*GOOD, *BAD]
 SPDX = "// SPDX-License-Identifier: GPL-2.0-only\n"
 HEADER = re.compile(r"\A// SPDX-License-Identifier: GPL-2\.0-only\n/\*\n(?P<text>( \*.*\n)+?) \*/\n")
 EXPECT = re.compile(r"^ \* expect: (?P<verdict>pass|reject)(?: (?P<codes>[a-z-]+(?:,[a-z-]+)*))?$", re.MULTILINE)
+
+
+LINT = re.compile(r"^ \* lint: (?P<codes>[a-z0-9-]+(?:,[a-z0-9-]+)*)$", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
@@ -36,6 +40,13 @@ def expectation_of(path: Path) -> tuple[str, list[str]]:
     assert len(found) == 1, f"{path.name}: expected one `expect:` line, found {len(found)}"
     verdict, codes = found[0]
     return verdict, codes.split(",") if codes else []
+
+
+def lint_of(path: Path) -> list[str]:
+    """What the lint must find, exactly."""
+    found = LINT.findall(header_of(path))
+    assert len(found) <= 1, f"{path.name}: several `lint:` lines"
+    return found[0].split(",") if found else []
 
 
 def main_source(program: Path) -> Path:
@@ -70,8 +81,20 @@ def test_a_bad_scheduler_tells_its_failure_mode_and_known_codes(path: Path) -> N
     assert verdict == "reject"
     assert codes
     assert len(set(codes)) == len(codes)
-    assert set(codes) <= set(CODES), f"unknown: {sorted(set(codes) - set(CODES))}"
+    assert set(codes) <= set(ALL), f"unknown: {sorted(set(codes) - set(ALL))}"
     assert "\n * Failure mode: " in header_of(path)
+
+
+@pytest.mark.parametrize("path", SCHEDULERS, ids=name_of)
+def test_the_lint_line_names_known_rules_and_no_good_scheduler_has_one(path: Path) -> None:
+    codes = lint_of(path)
+    assert codes == sorted(set(codes))
+    assert set(codes) <= set(RULES)
+    assert not (codes and path in GOOD)
+
+
+def test_every_rule_of_the_lint_has_a_bad_scheduler() -> None:
+    assert {code for path in BAD for code in lint_of(path)} == set(RULES)
 
 
 @pytest.mark.parametrize("path", SCHEDULERS, ids=name_of)
@@ -101,4 +124,4 @@ def test_lines_are_tidy(path: Path) -> None:
     assert text.endswith("}\n") or text.endswith(");\n")
     for line in text.splitlines():
         assert line == line.rstrip()
-        assert len(line.expandtabs(8)) <= 100 or line.startswith(" * expect: ")
+        assert len(line.expandtabs(8)) <= 100 or line.startswith((" * expect: ", " * lint: "))
