@@ -2,7 +2,8 @@
 """Candidate → Artifact: compiled in the sandbox, looked at, its faults told with the source line.
 
 artifact = build(candidate, image, case / "candidate")
-artifact.findings            # empty: it may be attached
+artifact.findings            # what is wrong with it, and advice of the lint
+artifact.ok                  # it may be attached
 files_for_guest(artifact)    # what travels into the guest, by path below /job
 guest_command(artifact)      # what `candidate` of the job says
 """
@@ -239,6 +240,8 @@ def _copy(source: Path, target: Path, expected: str) -> None:
 
 
 def _inspect(data: bytes, tree: SourceTree | None, names: Names) -> tuple[BpfObject | None, tuple[Finding, ...]]:
+    from testbed.lint.engine import lint  # it stands on the other modules of this package
+
     try:
         seen = inspect_object(data)
     except ObjectError as error:
@@ -251,8 +254,11 @@ def _inspect(data: bytes, tree: SourceTree | None, names: Names) -> tuple[BpfObj
                 hint="compile it again, and strip it with `llvm-strip -g` only",
             ),
         )  # fmt: skip
-    findings = list(rules.check(seen, tree.texts if tree is not None else {}, names, SOURCE))
-    return seen, tuple(findings[: rules.MAX_FINDINGS])
+    texts = tree.texts if tree is not None else {}
+    findings = list(rules.check(seen, texts, names, SOURCE))[: rules.MAX_FINDINGS]
+    if not findings:
+        findings += [found.finding() for found in lint(data, texts, names, SOURCE)]
+    return seen, tuple(findings)
 
 
 def _facts(

@@ -77,7 +77,7 @@ def explain(options: Options) -> int:
     from testbed.judge import catalogue
 
     if options.code is None:
-        entries = [catalogue.explain(code) for code in sorted(catalogue.CODES)]
+        entries = [catalogue.explain(code) for code in sorted(catalogue.ALL)]
         if options.json:
             print(json.dumps([asdict(entry) for entry in entries], indent=2))
         else:

@@ -18,6 +18,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from testbed.lint.texts import PREFIX
 from testbed.report.document import PrintedVerdict
 from testbed.report.events import Heartbeat, StageEnded, StageLine, StageStarted, VerdictReached
 from testbed.status import Status
@@ -75,9 +76,14 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     for result in verdict.scenarios:
         if result.status is not Status.SKIP:
             yield scenario_line(result)
+    advice = [finding for finding in verdict.findings if _is_advice(finding)]
     for finding in verdict.findings:
+        if finding not in advice:
+            yield Text("")
+            yield from _finding(finding, width)
+    if advice:
         yield Text("")
-        yield from _finding(finding, width)
+        yield from _advice(advice)
     yield Text("")
     if verdict.benefit.figures:
         yield from _figures(verdict.benefit.figures)
@@ -113,6 +119,19 @@ def scenario_line(result: ScenarioResult) -> Text:
     if result.reason and result.status is not Status.PASS:
         line.append(f": {harmless(result.reason)}")
     return line
+
+
+def _is_advice(finding: Finding) -> bool:
+    """Whether it comes from the lint and decides nothing."""
+    return finding.code.startswith(PREFIX) and finding.status is Status.DONE
+
+
+def _advice(findings: Iterable[Finding]) -> Iterable[Text]:
+    """A line each; `testbed lint` draws them with their source lines."""
+    yield Text("lint (advice, decides nothing):")
+    for finding in findings:
+        first, _, _ = finding.message.partition("\n")
+        yield Text(f"  {harmless(first)} [{finding.code}]")
 
 
 def _finding(finding: Finding, width: int) -> Iterable[Text]:
