@@ -115,6 +115,7 @@ class Btf:
             raise BtfError("BTF ends before its types or its strings do")
         self._types_data = data[header + type_off : header + type_off + type_len]
         self._strings = data[header + str_off : header + str_off + str_len]
+        self._known: dict[int, str] = {}
         self.types: list[Type] = [Type(0, Kind.VOID, "", 0, False, 0, 0)]
         self._parse()
 
@@ -139,11 +140,15 @@ class Btf:
 
     def string(self, offset: int) -> str:
         """The string at `offset` of the string section; what is neither printable ASCII nor a tab is replaced."""
+        known = self._known.get(offset)
+        if known is not None:
+            return known
         if offset >= len(self._strings):
             raise BtfError(f"BTF string offset {offset} beyond {len(self._strings)}")
         end = self._strings.find(b"\0", offset)
         raw = self._strings[offset : end if end >= 0 else len(self._strings)]
-        return raw.translate(_PRINTABLE).decode("ascii")
+        found = self._known[offset] = raw.translate(_PRINTABLE).decode("ascii")
+        return found
 
     def type(self, number: int) -> Type:
         """The type with this id."""

@@ -40,6 +40,7 @@ _REL = struct.Struct("<QQ")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _DYNAMIC = struct.Struct("<qQ")
 _MAX_STRING = 4096
+_PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
 _MAX_DYNAMIC = 65536
 
 
@@ -127,7 +128,7 @@ class Elf:
         end = strings.find(b"\0", offset, offset + _MAX_STRING)
         if end < 0:
             raise ElfError("ELF string does not end")
-        return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in strings[offset:end])
+        return strings[offset:end].translate(_PRINTABLE).decode("ascii")
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:

@@ -305,6 +305,8 @@ _COMPARES = frozenset(
     {"bpf_strncmp", "bpf_strcmp", "bpf_strcasecmp", "bpf_strncasecmp", "bpf_strstr", "bpf_strnstr", "bpf_strncasestr"}
 )
 _COMM = "task_struct.comm"
+PF_KTHREAD = 0x200000
+_KTHREAD = 11  # a register of ours: 1 where the task is surely a kernel thread
 _COMM_BYTES = 16
 #: Callbacks in which it matters what has become of the task (and, for `init`, whether it complained).
 _CUSTODIANS = frozenset({"select_cpu", "select_cid", "enqueue", "init"})
@@ -314,14 +316,19 @@ _PRIORITIES = frozenset({"task_struct.static_prio", "task_struct.prio", "task_st
 class Interpreter:
     """Follows callbacks and collects what happens on the way."""
 
-    def __init__(self, code: Code, kernel: Kernel, excused: frozenset[str] = NO_TAGS) -> None:
-        """Work on `code`; `excused` names lookups that surely find something (`null:storage`, `null:map:NAME`)."""
+    def __init__(
+        self, code: Code, kernel: Kernel, excused: frozenset[str] = NO_TAGS, *, limit: int = MAX_STEPS
+    ) -> None:
+        """Work on `code` for at most `limit` steps.
+
+        `excused` names lookups that surely find something (`null:storage`, `null:map:NAME`).
+        """
         self.found = Findings()
         self._code, self._kernel, self._excused = code, kernel, excused
         self._shapes: dict[str, Shape] = {}
         self._memo: dict[tuple[object, ...], dict[Custody, Value]] = {}
         self._active: set[tuple[object, ...]] = set()
-        self._steps = 0
+        self._steps, self._limit = 0, limit
         self._root = ""
         self._tracked = False
         self._arguments: tuple[Value, ...] = ()
@@ -371,11 +378,12 @@ class Interpreter:
         self, function: Function, arguments: tuple[Value, ...], custody: Custody, *, repeated: bool, depth: int
     ) -> dict[Custody, Value]:
         flow = self.shape(function.name)
-        registers = [UNKNOWN] * 11
+        registers = [UNKNOWN] * 12
         for index, value in enumerate(arguments[:5]):
             # a pointer to the caller's stack is somewhere else for the callee
             registers[index + 1] = value if value.base != "stack" else value._replace(base="outer", offset=0)
         registers[10] = Value(base="stack")
+        registers[_KTHREAD] = arguments[5] if len(arguments) > 5 else constant(0)
         states: dict[tuple[int, Custody], _State] = {}
         results: dict[Custody, Value] = {}
         todo: list[tuple[int, Custody]] = []
@@ -394,7 +402,7 @@ class Interpreter:
                     continue
                 if (target, held) not in todo:
                     heapq.heappush(todo, (target, held))
-            if self._steps > MAX_STEPS:
+            if self._steps > self._limit:
                 self.found.complete = False
                 break
         return results
@@ -415,7 +423,7 @@ class Interpreter:
         while True:
             insn = function.insns.get(slot)
             self._steps += 1
-            if insn is None or self._steps > MAX_STEPS:
+            if insn is None or self._steps > self._limit:
                 return
             kind = insn.opcode & 7
             following = slot + (2 if insn.opcode == LOAD_64 else 1)
@@ -459,7 +467,7 @@ class Interpreter:
             state.registers[min(insn.src, 10)] if by_register else constant(insn.imm if wide else insn.imm & MASK_32)
         )
         operation = insn.opcode & 0xF0
-        self._compared(function, slot, left, right, custody)
+        self._compared(function, slot, left, right, state, custody)
         for taken, target in ((False, following), (True, following + insn.offset)):
             if target not in function.insns:
                 continue
@@ -472,8 +480,12 @@ class Interpreter:
                 self.found.lost_edges.setdefault(self._root, set()).add((function.name, slot))
             yield target, held, after
 
-    def _compared(self, function: Function, slot: int, left: Value, right: Value, custody: Custody) -> None:
-        """A name of a process that decides."""
+    def _compared(
+        self, function: Function, slot: int, left: Value, right: Value, state: _State, custody: Custody
+    ) -> None:
+        """A name that decides and that its owner chose: kernel threads get theirs from the kernel."""
+        if state.registers[_KTHREAD].only == 1:
+            return
         if left.has("comm-compared") or (left.has("comm") and right.constants is not None and right.only != 0):
             self._event(function, slot, "compare", (left, right), custody, repeated=False)
 
@@ -505,6 +517,10 @@ class Interpreter:
         replaced = left._replace(tags=left.tags - drop)
         if numbers is not None:
             replaced = replaced._replace(constants=numbers, ones=0)
+        if left.has("task-flags") and (
+            numbers == frozenset({PF_KTHREAD}) or (operation == 0x40 and taken and right.only == PF_KTHREAD)
+        ):
+            state.registers[_KTHREAD] = constant(1)
         if replaced != left:
             _replace(state, left, replaced, frozenset(drop))
         return custody
@@ -595,6 +611,8 @@ class Interpreter:
             tags.add("comm")
         elif fields & _PRIORITIES:
             tags.add("priority")
+        elif "task_struct.flags" in fields:
+            tags.add("task-flags")
         if pointer.base == "ctx":
             index = place // 8
             if 0 <= index < len(self._arguments) and place % 8 == 0:
@@ -655,7 +673,8 @@ class Interpreter:
         arguments = tuple(state.registers[1:6])
         if insn.function:
             again = self._again(flow, slot, repeated=repeated)
-            outcomes = self._follow(insn.function, arguments, custody, repeated=again, depth=depth + 1)
+            given = (*arguments, state.registers[_KTHREAD])
+            outcomes = self._follow(insn.function, given, custody, repeated=again, depth=depth + 1)
             _forget(state, arguments, "")
             return [(held, _after(state, value)) for held, value in outcomes.items()]
         raw = insn.symbol if insn.external else HELPERS.get(insn.imm, f"helper#{insn.imm}") if not insn.src else ""
@@ -712,7 +731,7 @@ class Interpreter:
     ) -> None:
         """Follow a process' name through copies on the stack, and tell where it is compared."""
         is_name = [_is_comm(value, state) for value in arguments]
-        if name in _COMPARES and any(is_name):
+        if name in _COMPARES and any(is_name) and state.registers[_KTHREAD].only != 1:
             self._event(function, slot, "compare", arguments, custody, repeated=False)
         _forget(state, arguments, name)
         target = arguments[0]

@@ -34,6 +34,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["judge", "/nowhere"], "`/nowhere` is not a case"),
         (["cases", "show", "nothing"], "`nothing` is no case"),
         (["scenarios", "nothing"], "there is no scenario `nothing`"),
+        (["lint"], "the following arguments are required: CANDIDATE"),
+        (["lint", "a.bpf.c", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (["lint", "--", "scx_simple"], "the following arguments are required: CANDIDATE"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
     ],
 )
@@ -55,7 +58,7 @@ def test_an_error_is_one_json_document_when_json_was_asked_for(capsys: pytest.Ca
     assert document["hint"]
 
 
-@pytest.mark.parametrize("verb", ["run", "build", "judge", "explain", "scenarios", "cases", "image", "doctor"])
+@pytest.mark.parametrize("verb", ["run", "build", "lint", "judge", "explain", "scenarios", "cases", "image", "doctor"])
 def test_every_verb_has_help_with_the_exit_codes(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])

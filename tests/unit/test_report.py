@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.build.diagnostics import Diagnostic
 from testbed.errors import UsageError
 from testbed.judge import judge
+from testbed.lint.engine import Lint
+from testbed.lint.texts import RULES
 from testbed.report import (
     ADAPTER,
     Heartbeat,
@@ -68,6 +71,19 @@ rejected: canary starved in starvation
     )
     assert text.endswith("\n  took: 12.3 s\ncase: /tmp/x/case\n")
     assert "\x1b" not in text
+
+
+def test_advice_of_the_lint_is_a_line_each_and_decides_nothing(rejected: Verdict) -> None:
+    rule = RULES["lint-newest-first"]
+    where = Diagnostic("warning", "the order falls with time", "x.bpf.c", 2, 5, 3)
+    advice = Lint(rule, where, {"x.bpf.c": "int a;\n    bad;\n"}, own=True).finding()
+    assert advice.status is Status.DONE
+    text = render(rejected.model_copy(update={"findings": (*rejected.findings, advice)}), "text")
+    assert (
+        "\nlint (advice, decides nothing):\n"
+        "  x.bpf.c:2:5: warning: the order falls with time [lint-newest-first]\n\nrejected: " in text
+    )
+    assert rule.fix not in text
 
 
 def test_figures_stand_beside_the_baselines(tmp_path: Path) -> None:
