@@ -34,7 +34,8 @@ class Entry(Model):
 def _ourselves() -> str:
     """Hash of the code that builds and looks at candidates."""
     digest = hashlib.sha256()
-    for file in sorted(Path(builds.__file__).parent.glob("*.py")):
+    folder = Path(builds.__file__).parent
+    for file in sorted([*folder.glob("*.py"), *(folder.parent / "lint").glob("*.py")]):
         digest.update(file.name.encode() + b"\n" + file.read_bytes())
     return digest.hexdigest()
 

@@ -99,9 +99,8 @@ def lint(data: bytes, sources: Mapping[str, str], names: Names, prefix: str = "/
     if len(ours) != 1:
         return ()
     facts = _facts(seen, code, names)
-    hits = dict.fromkeys(
-        hit for family in FAMILIES if facts.found.complete or family is table for hit in family.check(facts)
-    )
+    checks = [family.check for family in FAMILIES] if facts.found.complete else [table.always]
+    hits = dict.fromkeys(hit for check in checks for hit in check(facts))
     found = [_point(hit, facts, sources, prefix) for hit in hits]
     ranked = sorted(found, key=lambda one: (one.rule.severity != "error", one.where.file, one.where.line))
     return tuple(ranked[:MAX_LINTS])

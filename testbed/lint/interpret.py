@@ -108,7 +108,7 @@ class Findings:
     events: dict[tuple[str, str, int, str, int], Event] = field(default_factory=dict)
     fields: dict[str, set[str]] = field(default_factory=dict)  # root → kernel fields that are read
     returns: dict[tuple[str, Custody], Value] = field(default_factory=dict)
-    lost_edges: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    lost_edges: dict[str, set[tuple[str, int, int]]] = field(default_factory=dict)  # function, jump, target
     timers: set[str] = field(default_factory=set)
     complete: bool = True
 
@@ -257,8 +257,8 @@ _RESULTS = {
     "scx_bpf_select_cpu_and": tagged("cpu", "negative"),
     "scx_bpf_pick_idle_cpu": tagged("cpu", "negative"),
     "scx_bpf_pick_idle_cpu_node": tagged("cpu", "negative"),
-    "scx_bpf_pick_any_cpu": tagged("cpu", "negative"),
-    "scx_bpf_pick_any_cpu_node": tagged("cpu", "negative"),
+    "scx_bpf_pick_any_cpu": tagged("cpu"),
+    "scx_bpf_pick_any_cpu_node": tagged("cpu"),
     "scx_bpf_now": tagged("now"),
     "bpf_get_smp_processor_id": tagged("cpu"),
     "bpf_ktime_get_ns": tagged("now"),
@@ -349,10 +349,11 @@ class Interpreter:
         """Follow a callback of the scheduler; `direct`: its arguments are in registers, as a timer's are."""
         if name not in self._code.functions:
             return
-        self._root, self._arguments = root, arguments
+        self._root = root
+        self._arguments = tuple(value._replace(id=-index) for index, value in enumerate(arguments, 1))
         self._tracked = root in _CUSTODIANS
         self._memo.clear()
-        first = arguments if direct else (Value(base="ctx"),)
+        first = self._arguments if direct else (Value(base="ctx"),)
         for custody, value in self._follow(name, first, Custody.NONE, repeated=False, depth=0).items():
             self.found.returns[root, custody] = value
 
@@ -379,9 +380,10 @@ class Interpreter:
     ) -> dict[Custody, Value]:
         flow = self.shape(function.name)
         registers = [UNKNOWN] * 12
-        for index, value in enumerate(arguments[:5]):
+        for index, value in enumerate(arguments[:5], 1):
             # a pointer to the caller's stack is somewhere else for the callee
-            registers[index + 1] = value if value.base != "stack" else value._replace(base="outer", offset=0)
+            given = value if value.base != "stack" else value._replace(base="outer", offset=0)
+            registers[index] = given._replace(id=-index, shifted=False)
         registers[10] = Value(base="stack")
         registers[_KTHREAD] = arguments[5] if len(arguments) > 5 else constant(0)
         states: dict[tuple[int, Custody], _State] = {}
@@ -475,9 +477,9 @@ class Interpreter:
             if numbers is not None and not numbers:
                 continue
             after = state.copy()
-            held = self._refine(after, left, right, operation, taken, numbers, custody)
+            held = self._refine(after, min(insn.dst, 10), right, operation, taken, numbers, custody)
             if held is custody is Custody.NONE:
-                self.found.lost_edges.setdefault(self._root, set()).add((function.name, slot))
+                self.found.lost_edges.setdefault(self._root, set()).add((function.name, slot, target))
             yield target, held, after
 
     def _compared(
@@ -492,7 +494,7 @@ class Interpreter:
     def _refine(
         self,
         state: _State,
-        left: Value,
+        register: int,
         right: Value,
         operation: int,
         taken: bool,
@@ -500,7 +502,7 @@ class Interpreter:
         custody: Custody,
     ) -> Custody:
         """What is known behind a jump: smaller sets of constants, signs, pointers that are not NULL."""
-        bound = right.only
+        bound, left = right.only, state.registers[register]
         equal = (operation == 0x10) == taken and operation in (0x10, 0x50)
         drop = set()
         if (operation in (0xA0, 0xB0)) == taken and operation in (0x20, 0x30, 0xA0, 0xB0):
@@ -522,7 +524,9 @@ class Interpreter:
         ):
             state.registers[_KTHREAD] = constant(1)
         if replaced != left:
-            _replace(state, left, replaced, frozenset(drop))
+            state.registers[register] = replaced
+            if left.id:
+                _learn(state, left, replaced, frozenset(drop))
         return custody
 
     # --- everything else ------------------------------------------------------------------------------------
@@ -546,7 +550,9 @@ class Interpreter:
             pointer = registers[dst]
             if pointer.base == "stack":
                 state.stack.pop(pointer.offset + insn.offset, None)
-            if insn.imm & 1:  # it fetches
+            if insn.imm == 0x100:  # a load with acquire
+                registers[dst] = UNKNOWN
+            elif insn.imm & 1:  # it fetches
                 target = 0 if insn.imm == 0xF1 else src
                 registers[target] = tagged("counter")
         elif kind in (ST, STX):
@@ -673,7 +679,7 @@ class Interpreter:
         arguments = tuple(state.registers[1:6])
         if insn.function:
             again = self._again(flow, slot, repeated=repeated)
-            given = (*arguments, state.registers[_KTHREAD])
+            given = (*(_nameless(value) for value in arguments), state.registers[_KTHREAD])
             outcomes = self._follow(insn.function, given, custody, repeated=again, depth=depth + 1)
             _forget(state, arguments, "")
             return [(held, _after(state, value)) for held, value in outcomes.items()]
@@ -696,7 +702,7 @@ class Interpreter:
         elif name in _ERRORS:
             held = {max(custody, Custody.EXCUSED)}
         elif name in _INSERTS and not arguments[0].has("other-task"):
-            held = {Custody.INSERTED}
+            held = {Custody.INSERTED if arguments[0].base == "task" else Custody.EXCUSED}
         self._copied(function, slot, name, arguments, state, custody)
         return [(one, _after(state, result)) for one in sorted(held)]
 
@@ -722,7 +728,7 @@ class Interpreter:
             return {custody}
         given = (tagged("index"), UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
         if name == "bpf_loop":
-            given = (tagged("index"), arguments[2], UNKNOWN, UNKNOWN, UNKNOWN)
+            given = (tagged("index"), _nameless(arguments[2]), UNKNOWN, UNKNOWN, UNKNOWN)
         outcomes = self._follow(target, given, custody, repeated=True, depth=depth + 1)
         return {custody, *outcomes}
 
@@ -769,6 +775,11 @@ TASK_SOURCES = frozenset({
     "bpf_get_current_task_btf", "scx_bpf_cpu_curr", "scx_bpf_cid_curr", "bpf_iter_scx_dsq_next", "scx_bpf_dsq_peek",
     "bpf_get_current_task",
 })  # fmt: skip
+
+
+def _nameless(value: Value) -> Value:
+    """The value without its identity, which means nothing in another function."""
+    return value._replace(id=0, shifted=False)
 
 
 def _is_comm(value: Value, state: _State) -> bool:
@@ -821,15 +832,13 @@ def _from_stack(state: _State, place: int, size: int) -> Value:
     return UNKNOWN
 
 
-def _replace(state: _State, old: Value, new: Value, drop: frozenset[str]) -> None:
+def _learn(state: _State, old: Value, new: Value, drop: frozenset[str]) -> None:
     """Put what was learned of a value wherever a copy of it is."""
 
     def learned(value: Value) -> Value:
         if value == old:
             return new
-        if old.id and value.id == old.id:
-            return value._replace(tags=value.tags - drop)
-        return value
+        return value._replace(tags=value.tags - drop) if value.id == old.id else value
 
     state.registers = [learned(value) for value in state.registers]
     for at, (size, value) in list(state.stack.items()):

@@ -56,9 +56,8 @@ def _turning_point(facts: Facts, callback: Function, inserting: set[str]) -> int
     calls = {event.slot for event in facts.inserts("enqueue") if event.function == callback.name}
     calls |= {slot for slot, insn in callback.insns.items() if insn.function in inserting}
     able = flow.reaching(calls)
-    for name, slot in sorted(facts.found.lost_edges.get("enqueue", ())):
-        targets = flow.successors.get(slot, ())
-        if name == callback.name and any(one in able for one in targets) and any(one not in able for one in targets):
+    for name, slot, target in sorted(facts.found.lost_edges.get("enqueue", ())):
+        if name == callback.name and target not in able and any(one in able for one in flow.successors[slot]):
             return slot
     return None
 
@@ -83,11 +82,11 @@ def affinity_ignored(facts: Facts) -> Iterator[Hit]:
     local_on = facts.enum("SCX_DSQ_LOCAL_ON")
     each_its_own = _drains_own_only(facts)
     for event in facts.inserts():
-        if facts.reads(*_AFFINITY_FIELDS, root=event.root) or facts.calls(*_ASKS_AFFINITY, roots=(event.root,)):
+        if facts.reads(*_AFFINITY_FIELDS) or facts.calls(*_ASKS_AFFINITY, roots=(event.root,)):
             continue
         queue = event.args[1]
-        if queue.has("cpu"):
-            continue
+        if queue.has("cpu") or (queue.constants is None and not queue.has("counter", "index", "now", "task")):
+            continue  # chosen by the kernel, or read from memory where a careful choice may have been kept
         on_cpu = local_on is not None and queue.constants is None and queue.sure & local_on == local_on
         fixed = local_on is not None and any(one & local_on == local_on for one in queue.constants or ())
         if on_cpu or fixed or (each_its_own and queue.constants is None and not is_builtin(facts, queue)):
