@@ -53,6 +53,7 @@ MAX_STEPS = 80_000
 _MAX_DEPTH = 8
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 _MAX_STACK_SLOTS = 128
+_MAX_NEVER = 4
 
 
 class Custody(IntEnum):
@@ -519,6 +520,9 @@ class Interpreter:
         replaced = left._replace(tags=left.tags - drop)
         if numbers is not None:
             replaced = replaced._replace(constants=numbers, ones=0)
+        differs = operation in (0x10, 0x50) and not equal and left.constants is None
+        if differs and bound is not None and len(left.never) < _MAX_NEVER:
+            replaced = replaced._replace(never=left.never | {bound & MASK_32})
         if left.has("task-flags") and (
             numbers == frozenset({PF_KTHREAD}) or (operation == 0x40 and taken and right.only == PF_KTHREAD)
         ):
@@ -635,7 +639,7 @@ class Interpreter:
             return constant(int.from_bytes(content[place : place + size], "little"))
         if section != pointer.base:
             tags.add("global")
-        return Value(tags=frozenset(tags), id=self._fresh())
+        return Value(tags=frozenset(tags), id=self._fresh(), short=size < 8)
 
     def _store(
         self,
@@ -884,8 +888,10 @@ def _possible(operation: int, left: Value, right: Value, taken: bool, bits: int)
         # A pointer to something of ours is never NULL.
         if left.base and right.only == 0 and operation in (0x10, 0x50) and (operation == 0x10) == taken:
             return frozenset()
-        equal = operation in (0x10, 0x50) and (operation == 0x10) == taken
-        return frozenset(right.constants) if equal and bits == 64 else None
+        if operation not in (0x10, 0x50) or (operation == 0x10) != taken:
+            return None
+        left_over = frozenset(number for number in right.constants if number & MASK_32 not in left.never)
+        return left_over if bits == 64 or left.short or not left_over else None
     if not known:
         return left.constants
     return frozenset(

@@ -28,6 +28,8 @@ class Value(NamedTuple):
         tags: where it may come from, e.g. `now`, `cpu`, `comm`.
         id: equal for copies of one value, 0 if nobody knows.
         shifted: it stands 32 bits higher than the value with this id.
+        never: numbers that its low 32 bits surely are not, at most four.
+        short: its high 32 bits are zero.
     """
 
     constants: frozenset[int] | None = None
@@ -37,6 +39,8 @@ class Value(NamedTuple):
     tags: frozenset[str] = NO_TAGS
     id: int = 0
     shifted: bool = False
+    never: frozenset[int] = frozenset()
+    short: bool = False
 
     @property
     def only(self) -> int | None:
@@ -88,7 +92,19 @@ def join(one: Value, other: Value) -> Value:
         one.tags | other.tags,
         one.id if one.id == other.id and one.shifted == other.shifted else 0,
         one.shifted,
+        frozenset(number for number in one.never | other.never if _excludes(one, number) and _excludes(other, number)),
+        _is_short(one) and _is_short(other),
     )
+
+
+def _excludes(value: Value, number: int) -> bool:
+    if value.constants is not None:
+        return all(one & MASK_32 != number for one in value.constants)
+    return number in value.never
+
+
+def _is_short(value: Value) -> bool:
+    return value.short if value.constants is None else all(number <= MASK_32 for number in value.constants)
 
 
 def signed(number: int, bits: int = 64) -> int:
@@ -101,7 +117,7 @@ def narrow(value: Value) -> Value:
     """The low 32 bits."""
     if value.constants is not None:
         return value._replace(constants=frozenset(number & MASK_32 for number in value.constants), base="", offset=0)
-    return value._replace(ones=value.ones & MASK_32, base="", offset=0, shifted=False)
+    return value._replace(ones=value.ones & MASK_32, base="", offset=0, shifted=False, short=True)
 
 
 def _compute(operation: int, one: int, other: int, bits: int) -> int | None:
@@ -138,6 +154,11 @@ def _compute(operation: int, one: int, other: int, bits: int) -> int | None:
 
 def arithmetic(operation: int, one: Value, other: Value, bits: int) -> Value:
     """`one OPERATION other` in 32 or 64 bits; signed division and byte swaps are unknown."""
+    result = _arithmetic(operation, one, other, bits)
+    return result._replace(short=True) if bits == 32 else result
+
+
+def _arithmetic(operation: int, one: Value, other: Value, bits: int) -> Value:
     tags = _tags(operation, one, other)
     if one.constants is not None and (other.constants is not None or operation == NEG):
         numbers: set[int] = set()
@@ -153,7 +174,9 @@ def arithmetic(operation: int, one: Value, other: Value, bits: int) -> Value:
     amount = other.only
     if operation in (ADD, SUB) and one.base and amount is not None and bits == 64:
         distance = signed(amount)
-        return one._replace(offset=one.offset + (distance if operation == ADD else -distance), tags=tags)
+        return one._replace(
+            never=frozenset(), offset=one.offset + (distance if operation == ADD else -distance), tags=tags
+        )
     if operation == ADD and other.base and one.only is not None and bits == 64:
         return other._replace(offset=other.offset + signed(one.only), tags=tags)
     if operation == AND:

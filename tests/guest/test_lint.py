@@ -27,6 +27,7 @@ from tests.guest.conftest import ROOT, testbed
 from tests.unit.test_corpus import BAD, GOOD, lint_of, name_of
 
 GOLDEN = ROOT / "tests/golden/lint"
+INNOCENT = sorted(GOLDEN.glob("innocent/*.bpf.c"))
 # Its header says what it is: everything goes to one CPU, to try the kernel's patience.
 BAD_EXAMPLES = {"scx_cpu0": {"lint-one-cpu"}}
 
@@ -87,6 +88,15 @@ def test_an_object_without_its_source_gives_the_same_findings(
     found = found_in(corpus[name_of(path)], names, with_source=False)
     assert sorted({one.rule.code for one in found}) == lint_of(path)
     assert all(one.finding().evidence[0].file == "candidate/artifact.json" for one in found)
+
+
+@pytest.mark.parametrize("path", INNOCENT, ids=name_of)
+def test_code_that_only_looks_dangerous_is_left_alone(path: Path, image: Image, names: Names) -> None:
+    tree = read_candidate(str(path)).sources
+    assert tree is not None
+    compiled = compile_source(tree, image)
+    assert compiled.data is not None, compiled.log
+    assert [one.text() for one in lint(compiled.data, tree.texts, names, SOURCE)] == []
 
 
 def test_the_kernels_examples_are_clean(image: Image, names: Names) -> None:

@@ -119,6 +119,7 @@ numbers = st.integers(0, MASK)
 values = st.one_of(
     st.builds(lambda chosen: constant(*chosen), st.lists(numbers, min_size=1, max_size=4)),
     st.builds(lambda bits: Value(ones=bits), numbers),
+    st.builds(lambda never: Value(never=never), st.frozensets(st.integers(0, 3), max_size=3)),
     st.just(UNKNOWN),
 )
 
@@ -133,6 +134,7 @@ def test_a_join_holds_what_both_sides_hold(one: Value, other: Value) -> None:
             assert side.constants is not None
             assert side.constants <= both.constants
     assert join(both, one) == join(one, both) == both
+    assert both.never <= {number for side in (one, other) for number in side.never}
 
 
 # --- the decoder -------------------------------------------------------------------------------------------------
@@ -252,6 +254,18 @@ def test_a_flag_that_remembers_the_insertion_is_followed_with_it() -> None:
     found = program.follow()
     assert set(found.found.returns) == {("enqueue", Custody.INSERTED)}
     assert all(event.custody is Custody.NONE for event in calls(found, INSERT))
+
+
+def test_what_a_jump_has_excluded_is_excluded_later() -> None:
+    # if (x != 1) …; the same test again: clang joins both ways between them
+    test = insn(0x56, 6, offset=1, imm=1)  # if w6 != 1
+    again = insn(0x16, 6, offset=1, imm=1)  # if w6 == 1
+    program = Program(
+        load(1, 1, 0), insn(0x61, 6, 1, 8), test, INSERT, mov(0, 1), again, mov(0, 0), EXIT
+    )  # fmt: skip
+    found = program.follow().found.returns
+    assert found["enqueue", Custody.NONE].only == 0
+    assert found["enqueue", Custody.INSERTED].only == 1
 
 
 def test_a_number_that_may_be_negative_is_safe_behind_a_test() -> None:
