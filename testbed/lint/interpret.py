@@ -126,6 +126,8 @@ class _State:
         """Join `other` into this one; whether that changed anything."""
         changed = False
         for index, value in enumerate(other.registers):
+            if value is self.registers[index]:
+                continue
             joined = join(self.registers[index], value)
             if joined != self.registers[index]:
                 self.registers[index] = joined
@@ -136,7 +138,7 @@ class _State:
             if theirs is None or theirs[0] != size:
                 del self.stack[place]
                 changed = True
-            elif (joined := join(value, theirs[1])) != value:
+            elif theirs[1] is not value and (joined := join(value, theirs[1])) != value:
                 self.stack[place] = (size, joined)
                 changed = True
         return changed
@@ -163,8 +165,8 @@ class Shape:
         """Whether the instruction lies in a loop and no turn of that loop goes around it."""
         key = ("each turn", slot)
         if key not in self._known:
-            loop = self._loop(slot)
-            self._known[key] = bool(loop) and not self._cyclic(loop - {slot})
+            loop = self.loops.get(slot)
+            self._known[key] = loop is not None and not self._cyclic(loop - {slot})
         return self._known[key]
 
     def unavoidable(self, slot: int) -> bool:
@@ -185,10 +187,44 @@ class Shape:
         """The instructions from which one of `slots` can be reached, themselves among them."""
         return slots | {one for slot in slots for one in _reach(slot, self.predecessors)}
 
-    def _loop(self, slot: int) -> frozenset[int]:
-        """The strongly connected part that an instruction lies in, empty if it lies in none."""
-        forward = _reach(slot, self.successors)
-        return forward & _reach(slot, self.predecessors) if slot in forward else frozenset()
+    @cached_property
+    def loops(self) -> dict[int, frozenset[int]]:
+        """Instructions that lie in a loop → its strongly connected part (by the two walks of Kosaraju)."""
+        found: dict[int, frozenset[int]] = {}
+        done: set[int] = set()
+        for slot in reversed(self._finished()):
+            if slot in done:
+                continue
+            part, todo = set(), [slot]
+            while todo:
+                here = todo.pop()
+                if here not in done:
+                    done.add(here)
+                    part.add(here)
+                    todo += self.predecessors.get(here, ())
+            if len(part) > 1 or slot in self.successors[slot]:
+                found.update(dict.fromkeys(part, frozenset(part)))
+        return found
+
+    def _finished(self) -> list[int]:
+        """All instructions, each behind what can only be reached from it."""
+        order: list[int] = []
+        seen: set[int] = set()
+        for start in self.successors:
+            if start in seen:
+                continue
+            seen.add(start)
+            path = [(start, iter(self.successors[start]))]
+            while path:
+                here, targets = path[-1]
+                target = next((one for one in targets if one not in seen), None)
+                if target is None:
+                    order.append(here)
+                    path.pop()
+                else:
+                    seen.add(target)
+                    path.append((target, iter(self.successors[target])))
+        return order
 
     def _cyclic(self, slots: frozenset[int]) -> bool:
         """Whether one can go round within these instructions: take away, again and again, what leads nowhere."""
