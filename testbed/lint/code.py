@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from testbed import elf
 from testbed.btf import Btf, BtfError, Kind, Line, line_info
-from testbed.build.object import MAX_INSTRUCTION_BYTES
 
 SLOT = 8
+MAX_SLOTS = 300_000  # the largest scheduler in the wild has a fifth of that
 _INSN = struct.Struct("<BBhi")
 
 # classes: the low three bits of an opcode
@@ -125,11 +125,13 @@ def read_code(data: bytes) -> Code:
         lines, fields = line_info(content, btf), _core_fields(content, btf)
     functions: dict[str, Function] = {}
     starts = _function_starts(file)
+    slots = 0
     for section in file.sections:
         if not section.flags & elf.FLAG_EXECUTABLE or section.type == elf.SECTION_NOBITS:
             continue
-        if section.size > MAX_INSTRUCTION_BYTES:
-            raise elf.ElfError(f"section `{section.name}` has more than a million instructions")
+        slots += section.size // SLOT
+        if slots > MAX_SLOTS:
+            raise elf.ElfError(f"more than {MAX_SLOTS} instructions")
         insns = decode(file.content(section))
         _relocate(file, section, insns, starts)
         for slot, name in fields.get(section.name, {}).items():
@@ -199,10 +201,13 @@ def _cut(
     lines: tuple[Line, ...],
     into: dict[str, Function],
 ) -> None:
+    # Functions do not overlap; a damaged table in which they do must not cost more than one that is whole.
+    left = 2 * section.size // SLOT
     for start, size, name in starts.get(section.index, []):
         if start % SLOT or start > section.size:
             continue
-        first, slots = start // SLOT, min(size, section.size - start) // SLOT
+        first, slots = start // SLOT, min(min(size, section.size - start) // SLOT, left)
+        left -= slots
         own = {slot - first: insns[slot] for slot in range(first, first + slots) if slot in insns}
         into.setdefault(name, Function(name, section.name, start, slots, own, lines))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from testbed.build.object import BpfObject, Ops
 from testbed.lint.code import Code
@@ -68,10 +69,14 @@ class Facts:
     found: Findings
     interpreter: Interpreter
 
+    @cached_property
+    def _ordered(self) -> list[Event]:
+        return sorted(self.found.events.values(), key=lambda one: (one.function, one.slot, one.custody))
+
     def events(self, *names: str, roots: Iterable[str] | None = None) -> Iterator[Event]:
         """Events with one of these names, in order of function and instruction."""
         wanted = frozenset(roots) if roots is not None else None
-        for event in sorted(self.found.events.values(), key=lambda one: (one.function, one.slot, one.custody)):
+        for event in self._ordered:
             if event.name in names and (wanted is None or event.root in wanted):
                 yield event
 

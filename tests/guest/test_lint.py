@@ -7,6 +7,7 @@ text for each scheduler with a `lint:` line; `TESTBED_UPDATE_GOLDEN=1` writes it
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from testbed.cli import main
 from testbed.errors import ExitCode
 from testbed.image import Image
 from testbed.lint.engine import Lint, lint
+from testbed.lint.interpret import Interpreter
 from testbed.lint.texts import RULES
 from tests.guest.conftest import ROOT, testbed
 from tests.unit.test_corpus import BAD, GOOD, lint_of, name_of
@@ -108,6 +110,14 @@ def test_the_kernels_examples_are_clean(image: Image, names: Names) -> None:
 
 def test_every_rule_fires_somewhere(corpus: dict[str, Compiled], names: Names) -> None:
     assert {one.rule.code for each in corpus.values() for one in found_in(each, names)} == set(RULES)
+
+
+def test_what_is_too_long_to_be_followed_gets_only_the_rules_about_its_table(
+    corpus: dict[str, Compiled], names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("testbed.lint.facts.Interpreter", functools.partial(Interpreter, limit=5))
+    assert [one.rule.code for one in found_in(corpus["wants_the_last_task"], names)] == ["lint-flags"]
+    assert found_in(corpus["drops_one_process"], names) == ()
 
 
 def test_without_the_kernels_types_nothing_is_invented(corpus: dict[str, Compiled]) -> None:

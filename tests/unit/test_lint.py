@@ -189,6 +189,14 @@ def test_what_is_no_object_has_no_lint() -> None:
     assert lint(b"\x7fELF" + bytes(100), {}, Names()) == ()
 
 
+def test_a_table_of_overlapping_functions_costs_no_more_than_twice_the_code() -> None:
+    maker = ElfMaker()
+    index = maker.section("struct_ops/f", EXIT * 100, flags=0x6)
+    maker.symbols = [(f"f{number}", 1, 2, index, 8 * (number % 50), 400) for number in range(1000)]
+    functions = read_code(maker.data()).functions
+    assert sum(len(function.insns) for function in functions.values()) <= 200
+
+
 def test_functions_calls_and_addresses_are_read_from_relocations() -> None:
     maker = ElfMaker()
     body = insn(0x85, 0, 1, imm=-1) + insn(0x85, 0, 1, imm=0) + EXIT
