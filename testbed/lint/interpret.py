@@ -49,7 +49,7 @@ from testbed.lint.values import (
     tagged,
 )
 
-MAX_STEPS = 80_000
+MAX_STEPS = 60_000
 _MAX_DEPTH = 8
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 _MAX_STACK_SLOTS = 128
