@@ -65,10 +65,10 @@ class StockGuest:
         spec = self._boot.spec
         words = snapshot.machine(spec.topology, snapshot.rate_of(spec))
         words[words.index("-icount") + 1] = f"shift={spec.icount_shift},sleep=off"
-        memory = ["-object", f"memory-backend-ram,id=ram,size={spec.topology.memory_mb}M"]
+        words[words.index("-object") + 1] = f"memory-backend-ram,id=memory0,size={spec.topology.memory_mb}M"
         self._process.prepare()
         try:
-            self._process.start(qemu.sandbox(self._boot).command([*words, *memory, *qemu.JOB_ITEMS]))
+            self._process.start(qemu.sandbox(self._boot).command([*words, *qemu.JOB_ITEMS]))
             self._process.wait()
         finally:
             self._process.close()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testbed.errors import TestbedError, UsageError
-from testbed.spec import Clock, Model, Role, RunSpec
+from testbed.spec import Clock, Model, Role, RunSpec, Topology
 from testbed.verdict import CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts, Verdict
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ class CaseFile(Model):
     clock: Literal["sim", "live", "both"] = "sim"
     selected: tuple[str, ...] | None = None
     cpus: int | None = None
+    topology: Topology | None = None
     planned: tuple[PlannedRun, ...] = ()
     not_run: tuple[NotRun, ...] = ()
     stopped_early: bool = False

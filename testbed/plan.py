@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from testbed import topology
 from testbed.case import NotRun, PlannedRun
 from testbed.errors import ScenarioError, UsageError
 from testbed.policy import Policy
@@ -42,7 +43,7 @@ class Question:
         timeout_ms: the scheduler's own watchdog timeout, None where nobody can know it beforehand.
         clocks: clocks that were asked for.
         pattern: only scenarios whose name matches (`-k`): a glob, or a part of the name.
-        cpus: overrides the scenarios' own topology.
+        machine: overrides the scenarios' own topologies.
         files: sha256 of the archive that travels with the candidate's jobs.
         baseline_files: the same of the baseline's jobs.
         image: id of the image.
@@ -57,7 +58,7 @@ class Question:
     timeout_ms: int | None
     clocks: frozenset[Clock]
     pattern: str | None
-    cpus: int | None
+    machine: Topology | None
     files: str
     baseline_files: str
     image: str
@@ -120,14 +121,14 @@ def _rounds(question: Question, clock: Clock) -> Sequence[tuple[Role, int]]:
 def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
     candidate = role is Role.CANDIDATE
     kind: CandidateKind = "program" if question.words[0] == "program" else "object"
-    cpus = question.cpus or scenario.topology.cpus
+    machine = topology.instead(scenario.topology, question.machine)
     return RunSpec(
         schema="testbed.run/1",
         number=number,
         role=role,
         scenario=scenario.name,
         clock=clock,
-        topology=Topology(cpus=cpus, memory_mb=scenario.topology.memory_mb),
+        topology=machine,
         seed=seed,
         candidate=question.candidate if candidate else "",
         job=job_text(
@@ -135,7 +136,7 @@ def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed
             seed=seed,
             candidate=question.words if candidate else ("none",),
             kind=kind,
-            cpus=cpus,
+            cpus=machine.cpus,
             candidate_timeout_ms=question.timeout_ms,
             programs=question.programs,
         ),

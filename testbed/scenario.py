@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from testbed.errors import Bug, ScenarioError, UsageError
 from testbed.spec import Model, Topology
+from testbed.topology import PRESETS
 from testbed.yamlfile import Document, DurationMs, did_you_mean, read
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
@@ -114,6 +115,38 @@ class Write(Model):
     value: str | int
 
 
+class Cpu(Model):
+    """CPUs go offline or come online, one after the other."""
+
+    offline: int | Literal["others"] | None = Field(default=None, description="a CPU, or all but CPU 0")
+    online: int | Literal["others"] | None = None
+    within: DurationMs = 5_000
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Cpu:
+        if (self.offline is None) == (self.online is None):
+            raise ValueError("expected one of `offline` and `online`")
+        if self.which != "others" and self.which < 1:
+            raise ValueError("CPU 0 always stays online, expected a number from 1, or `others`")
+        return self
+
+    @property
+    def how(self) -> str:
+        """`offline` or `online`."""
+        return "online" if self.offline is None else "offline"
+
+    @property
+    def which(self) -> int | Literal["others"]:
+        """The CPU, or `others`."""
+        which = self.online if self.offline is None else self.offline
+        assert which is not None
+        return which
+
+    def numbers(self, cpus: int) -> range:
+        """The CPUs of a machine that has `cpus`."""
+        return range(1, cpus) if self.which == "others" else range(self.which, self.which + 1)
+
+
 def _short_hold(value: object) -> object:
     return value if isinstance(value, dict) else {"at_least": value}
 
@@ -135,6 +168,7 @@ class Step(Model):
     health: Within | None = None
     sysctl: dict[str, str | int] | None = None
     write: Write | None = None
+    cpu: Cpu | None = None
 
     @model_validator(mode="after")
     def _one_verb(self) -> Step:
@@ -209,6 +243,14 @@ class Limits(Model):
         return self.timeout
 
 
+def _named_topology(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"there is no topology `{value}`; {did_you_mean(value, PRESETS)}")
+    return PRESETS[value]
+
+
 class Scenario(Model):
     """A scenario file."""
 
@@ -218,7 +260,7 @@ class Scenario(Model):
     description: str = Field(min_length=1)
     catches: tuple[str, ...] = Field(min_length=1)
     needs: Needs = Needs()
-    topology: Topology = Topology(cpus=2, memory_mb=512)
+    topology: Annotated[Topology, BeforeValidator(_named_topology)] = PRESETS["two"]
     limits: Limits
     steps: tuple[Step, ...] = Field(min_length=1)
     checks: tuple[Check, ...] = ()
@@ -343,6 +385,10 @@ def _step_mistakes(scenario: Scenario) -> Iterator[Mistake]:
                 if not attached:
                     yield place, "`detach` without `attach`", ""
                 attached = False
+            case "cpu", value:
+                present = scenario.topology.cpus
+                if value.which != "others" and value.which >= present:
+                    yield (*place, value.how), f"there is no CPU {value.which}", f"the machine has {present}, from 0"
             case "sysctl", values:
                 for name in values:
                     if not re.fullmatch(r"[a-z0-9_]+([./][a-z0-9_]+)+", name):
@@ -458,6 +504,8 @@ def step_limit_ms(
             return int(value.within)
         case "cycle", value:
             return int(value.times * (2 * value.within + CYCLE_PAUSE_MS))
+        case "cpu", value:
+            return int(len(value.numbers(cpus or scenario.topology.cpus)) * value.within)
         case "health", value:
             return int(((cpus or scenario.topology.cpus) + HEALTH_PROBES_BESIDE_CPUS) * value.within)
         case "hold", value:
@@ -555,6 +603,9 @@ def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, S
                 yield line("sysctl", name.replace(".", "/"), value)
         case "write", value:
             yield line("write", value.path, value.value)
+        case "cpu", value:
+            for number in value.numbers(cpus):
+                yield line("cpu", value.how, number, value.within)
         case verb, _:
             raise ScenarioError(f"no such verb: `{verb}`")
 

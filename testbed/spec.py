@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Model(BaseModel):
@@ -31,10 +31,72 @@ class Role(StrEnum):
 
 
 class Topology(Model):
-    """The machine that the guest sees."""
+    """The machine that the guest sees; the defaults are one package of cores that share everything.
+
+    Attributes:
+        cpus: hardware threads that are there when the guest starts.
+        memory_mb: memory of all nodes together, in MiB.
+        threads: hardware threads of a core.
+        llcs: groups of cores that share a last-level cache.
+        nodes: NUMA nodes, each a package with `llcs / nodes` caches and an equal share of the memory.
+        possible: CPUs that the kernel leaves room for; 0 is as many as are there.
+    """
 
     cpus: int = Field(ge=1, le=64)
     memory_mb: int = Field(ge=128, le=65536)
+    threads: int = Field(default=1, ge=1, le=2)
+    llcs: int = Field(default=1, ge=1, le=16)
+    nodes: int = Field(default=1, ge=1, le=8)
+    possible: int = Field(default=0, ge=0, le=128)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Topology:
+        if self.llcs % self.nodes:
+            raise ValueError(
+                f"{self.llcs} last-level caches on {self.nodes} nodes, expected the same number of `llcs` on each"
+            )
+        if self.cpus % (self.threads * self.llcs):
+            raise ValueError(
+                f"{self.cpus} CPUs can't be shared out evenly: `cpus` must be a multiple of "
+                f"{self.threads * self.llcs}, `threads` ({self.threads}) times `llcs` ({self.llcs})"
+            )
+        if self.memory_mb % self.nodes:
+            raise ValueError(f"{self.memory_mb} MiB can't be shared out evenly among {self.nodes} nodes")
+        if self.possible and self.possible < self.cpus:
+            raise ValueError(f"{self.cpus} CPUs are there, and only {self.possible} are `possible`")
+        if self.possible % self.cpus:
+            raise ValueError(f"`possible` must be a multiple of `cpus` ({self.cpus}): whole packages are left out")
+        if self.possible > self.cpus and self.threads * self.llcs > 1:
+            # QEMU fills the places in order, so a core, cache or node would have no CPU, or half of them.
+            raise ValueError("CPUs that are not there (`possible`) need one thread a core, one LLC and one node")
+        return self
+
+    @property
+    def cores(self) -> int:
+        """Cores of the CPUs that are there."""
+        return self.cpus // self.threads
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the number of CPUs tells this machine from another one."""
+        return self.threads * self.llcs == 1 and self.possible in (0, self.cpus)
+
+    def __str__(self) -> str:
+        """The machine in a few words, without its memory."""
+        words = [_counted(self.cpus, "CPU")]
+        if self.threads > 1:
+            words.append(f"{self.threads} threads a core")
+        if self.llcs > 1:
+            words.append(_counted(self.llcs, "LLC"))
+        if self.nodes > 1:
+            words.append(_counted(self.nodes, "node"))
+        if self.possible > self.cpus:
+            words.append(f"{self.possible} possible")
+        return ", ".join(words)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 class RunSpec(Model):

@@ -41,7 +41,7 @@ from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.run import Pool
 from testbed.scenario import Scenario
-from testbed.spec import Clock, RunSpec
+from testbed.spec import Clock, RunSpec, Topology
 from testbed.status import Status, worst
 from testbed.verdict import ImageFacts, KernelFacts, ToolFacts, Verdict
 from testbed.vm import snapshot
@@ -61,6 +61,7 @@ class Request:
         policy: name or file.
         clock: None is the default: both where KVM works, else sim.
         pattern: `-k`.
+        machine: instead of the scenarios' own topologies.
         jobs: guests side by side.
         out: the case's directory; None makes one.
         keep: `cases prune` leaves this case alone.
@@ -73,7 +74,7 @@ class Request:
     policy: str = "default"
     clock: str | None = None
     pattern: str | None = None
-    cpus: int | None = None
+    machine: Topology | None = None
     run_all: bool = False
     jobs: int = 2
     out: Path | None = None
@@ -155,7 +156,8 @@ def hold(request: Request, desk: Desk) -> Result:
         record = CaseFile(
             clock=_clock_word(clocks),
             selected=_selected(planned) if request.pattern else None,
-            cpus=request.cpus,
+            cpus=request.machine.cpus if request.machine else None,
+            topology=request.machine,
             planned=planned.planned,
             not_run=planned.not_run,
             interrupted=True,  # until the end proves otherwise, so that a killed tool leaves the truth
@@ -211,7 +213,7 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
         timeout_ms=None,
         clocks=clocks,
         pattern=request.pattern,
-        cpus=request.cpus,
+        machine=request.machine,
         files="0" * 64,
         baseline_files="0" * 64,
         image=image.id,
@@ -330,7 +332,7 @@ def _question(
         timeout_ms=artifact.facts.timeout_ms,
         clocks=clocks,
         pattern=request.pattern,
-        cpus=request.cpus,
+        machine=request.machine,
         files=inputs.candidate,
         baseline_files=inputs.baseline,
         image=image.manifest.id,

@@ -37,6 +37,7 @@ def add(verbs: Verbs) -> None:
 
     parser = verb(verbs, "scenarios", "list what a scheduler is put through", scenarios)
     parser.add_argument("name", nargs="?", metavar="NAME", help="show one scenario with its steps")
+    parser.add_argument("--topologies", action="store_true", help="list the machines that `--topology` knows instead")
     add_json(parser)
 
     parser = verb(verbs, "cases", "list, show and remove cases")
@@ -90,9 +91,11 @@ def explain(options: Options) -> int:
 
 
 def scenarios(options: Options) -> int:
-    """List the scenarios."""
+    """List the scenarios, or the machines."""
     from testbed import scenario
 
+    if options.topologies:
+        return _topologies(options)
     known = scenario.load_all()
     if options.name is not None:
         if options.name not in known:
@@ -105,6 +108,19 @@ def scenarios(options: Options) -> int:
     else:
         for one in known.values():
             print(f"{one.name:18} {one.title}")
+    return int(ExitCode.PASS)
+
+
+def _topologies(options: Options) -> int:
+    from testbed.topology import PRESETS
+
+    if options.name is not None:
+        raise UsageError("a scenario's name and `--topologies` exclude each other", hint="leave one of them out")
+    if options.json:
+        print(json.dumps({name: one.model_dump(mode="json") for name, one in PRESETS.items()}, indent=2))
+    else:
+        for name, one in PRESETS.items():
+            print(f"{name:18} {one}")
     return int(ExitCode.PASS)
 
 

@@ -62,6 +62,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
     parser.add_argument("--schbench", type=Path, metavar="FILE", help="run this schbench (default: on PATH, else ours)")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="machine, instead of the scenarios' own (`testbed scenarios --topologies`)"
+    )
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after the first failure")
     parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the case's directory, new or empty")
@@ -109,6 +112,7 @@ def run(options: Options) -> int:
     """Judge a candidate."""
     from testbed import image as images
     from testbed import trial
+    from testbed.topology import wanted
     from testbed.vm import snapshot
 
     request = trial.Request(
@@ -116,7 +120,7 @@ def run(options: Options) -> int:
         policy=options.policy,
         clock=options.clock,
         pattern=options.pattern,
-        cpus=options.cpus,
+        machine=wanted(options.topology, options.cpus),
         run_all=options.run_all,
         jobs=options.jobs or os.cpu_count() or 1,
         out=options.out,

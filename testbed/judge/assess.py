@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from testbed.case import RunEvidence
-from testbed.judge import attach, benefit, idle, integrity, kernel, liveness, progress, share, starvation
+from testbed.judge import (
+    attach,
+    benefit,
+    idle,
+    integrity,
+    kernel,
+    liveness,
+    machine,
+    progress,
+    share,
+    starvation,
+)
 from testbed.judge.view import MAX_REFS, View
 from testbed.policy import Policy
 from testbed.scenario import Scenario
@@ -78,7 +89,9 @@ def assess(
     if not view.has_candidate:
         found = [_blame_machine(view, finding) for finding in found]
     ended = view.end
-    if ended is not None and not ended.flag("ok") and not _decisive(found):
+    # Steps that wait for a scheduler end early once it has asked for a restart, and so does the job.
+    left = view.restart is not None
+    if ended is not None and not ended.flag("ok") and not left and not _decisive(found):
         found.append(view.found("step-failed", "the runner says that the job failed, not why", [view.ref(ended)]))
     merged = _merged(found)
     passed = Status.PASS if view.has_candidate else Status.DONE
@@ -90,6 +103,7 @@ def _unconditional(view: View, baseline: View | None) -> list[Finding]:
     """Checks that count whatever the baseline did; only starvation is excused by it."""
     found: list[Finding] = []
     found += integrity.findings(view)
+    found += machine.findings(view)
     found += kernel.findings(view)
     found += liveness.findings(view)
     found += attach.findings(view, baseline)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from testbed.case import Event, printable
-from testbed.judge.view import NS_PER_MS, View
+from testbed.judge.view import NS_PER_MS, NS_PER_S, View
 from testbed.verdict import EvidenceRef, Finding
 
 _REJECTED = re.compile(r"BPF program load failed|BEGIN PROG LOAD LOG|processed \d+ insns")
@@ -114,13 +114,14 @@ def _stayed(view: View) -> Iterator[Finding]:
                     gone = gone or event
                 if event.integer("rejected") > 0:
                     rejected = rejected or event
-    if moved is not None:
+    asked = view.restart
+    if moved is not None and (asked is None or moved.t < asked.t - NS_PER_S):
         yield view.found(
             "restart-loop",
             f"`enable_seq` moved {view.since_attach(moved)} although the testbed attached nothing",
             [view.ref(moved)],
         )
-    elif gone is not None and view.ejection is None and not _asked_to_leave(view):
+    elif gone is not None and view.ejection is None and asked is None and not _asked_to_leave(view):
         yield view.found(
             "unregistered-itself",
             f"the state was `{printable(gone.text('state'), 40)}` {view.since_attach(gone)}, and nobody had detached",
@@ -217,6 +218,8 @@ def _step_code(view: View, step: Event, verb: str, detail: str, fine: set[int]) 
     after = view.attach_begun is not None and step.seq > view.attach_begun.seq
     if not after or verb in _PREPARES or _NO_SUCH.search(detail):
         return "step-failed"
+    if verb == "cpu":
+        return "hotplug-blocked" if step.integer("i") in fine else "step-failed"
     if re.search(r"\bfork\b", detail) and "ETIMEDOUT" not in detail:
         return "fork-vetoed"
     slow = re.search(r"ETIMEDOUT|in time|no sign of life|have not died|has not died", detail)

@@ -116,11 +116,25 @@ _ENTRIES = (
         EJECTED,
         _FAIL,
         "The kernel ended the scheduler for a reason of its own (exit kind 66 or 67), e.g. a CPU hotplug sequence that "
-        "did not match.",
-        "A scheduler that does not follow hotplug is gone after the next suspend or CPU change.",
-        "no ops.cpu_online()/ops.cpu_offline(), or an outdated `hotplug_seq`",
-        "implement ops.cpu_online() and ops.cpu_offline(), or restart on exit code SCX_ECODE_ACT_RESTART",
+        "did not match. (A CPU that goes or comes while it runs is no fault: see restart-requested.)",
+        "A scheduler that the kernel ends is gone when nobody expects it.",
+        "an outdated `hotplug_seq`, or somebody who pressed sysrq-S",
+        "open the object right before it is attached, so that `hotplug_seq` is the present one",
         '    sched_ext: BPF scheduler "x" disabled (unregistered from the main kernel)',
+    ),
+    Entry(
+        "restart-requested",
+        "restart requested after CPU hotplug",
+        EJECTED,
+        _DONE,
+        "A CPU went offline or came online, and the scheduler left with a request to be started again: the kernel does "
+        "that for a scheduler without ops.cpu_online() and ops.cpu_offline() (exit kind 66, SCX_ECODE_ACT_RESTART and "
+        "SCX_ECODE_RSN_HOTPLUG), or the scheduler did it itself with scx_bpf_exit().",
+        "That is legal. Until somebody starts it again EEVDF schedules the machine; suspend takes CPUs away too.",
+        "no ops.cpu_online() and ops.cpu_offline(), as in most small schedulers",
+        "implement both to stay, and drain the queue of a CPU that has gone from other CPUs; or let the program that "
+        "loads it start it again on SCX_ECODE_ACT_RESTART",
+        "    sched_ext: x: cpu 1 going offline, exiting scheduler",
     ),
     Entry(
         "restart-loop",
@@ -350,6 +364,18 @@ _ENTRIES = (
         "    event `limit`, or `wait NAME` that failed",
     ),
     Entry(
+        "hotplug-blocked",
+        "CPU did not go or come",
+        SLOW,
+        _FAIL,
+        "A CPU did not go offline, or come online, in time under the candidate, and did under the baseline.",
+        "Suspend, and whoever takes a CPU away, hang; everything else that waits for hotplug does too.",
+        "the kernel waits for its own threads on that CPU (cpuhp, migration helpers, kworkers), and the candidate does "
+        "not run them, or its queue for that CPU still holds tasks",
+        "insert pinned kernel threads into SCX_DSQ_LOCAL, and let other CPUs drain the queue of one that goes",
+        "    step 4 (`cpu`) failed: CPU 1 has not gone offline in time: ETIMEDOUT",
+    ),
+    Entry(
         "fork-vetoed",
         "fork failed",
         SLOW,
@@ -510,6 +536,18 @@ _ENTRIES = (
         "a broken image, too little memory, an emulator that does not work here",
         "`testbed doctor`; look at the run's console.log and qemu.log",
         '    outcome.json: "ended": "never_connected"',
+    ),
+    Entry(
+        "other-machine",
+        "guest saw another machine",
+        TEST,
+        _ERROR,
+        "The guest's kernel saw other CPUs, cores, last-level caches or NUMA nodes than the run was to have.",
+        "What was judged is not the topology that the verdict would name.",
+        "an emulator, or a host's CPU model under KVM, that does not pass on what it was asked for; too little memory "
+        "for the nodes",
+        "see docs/reference/topologies.md for what each clock can do; `--clock sim` has every topology",
+        "    asked for 4 CPUs, 2 LLCs; the guest's kernel sees 1 last-level caches (0-3)",
     ),
     Entry(
         "guest-no-status",

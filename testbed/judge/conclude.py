@@ -141,7 +141,7 @@ def pairs(runs: Sequence[RunEvidence]) -> dict[int, RunEvidence]:
 
     def key(run: RunEvidence) -> tuple[object, ...]:
         spec = run.spec
-        return spec.scenario, spec.clock, spec.topology.cpus, spec.topology.memory_mb, spec.image, spec.seed
+        return spec.scenario, spec.clock, spec.topology, spec.image, spec.seed
 
     baselines: dict[tuple[object, ...], list[RunEvidence]] = defaultdict(list)
     for run in runs:

@@ -10,14 +10,13 @@ what the console says of an exit counts even where the `exit` event sounds bette
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.case import Ended, Event, printable
-from testbed.judge.view import NS_PER_S, UNREG, View, clean_exit
+from testbed.judge.view import HOTPLUG, NS_PER_S, UNREG, UNREG_BPF, View, clean_exit
 from testbed.verdict import Finding
 
-UNREG_BPF = 65
 ERROR = 1024
 ERROR_BPF = 1025
 ERROR_STALL = 1026
@@ -190,14 +189,21 @@ def findings(view: View) -> Iterator[Finding]:
 def _exits(view: View, seen: tuple[Record, ...]) -> Iterator[Finding]:
     exits = [event for event in view.run.stream.of("exit") if view.has_candidate]
     told = False
+    asked: list[Event] = []
     for event in exits:
         kind = event.integer("kind")
         if clean_exit(event):
             continue
+        if view.asks_for_restart(event):
+            asked.append(event)
+            continue
         told = True
         yield _exit_finding(view, event, kind, seen)
         break  # what follows an ejection is its consequence
-    reason, index = _console_exit(view, seen)
+    if asked:
+        words = f"exit kind {asked[0].integer('kind')}, {view.since_attach(asked[0])}: {asked[0].text('message')}"
+        yield view.found("restart-requested", words.removesuffix(": "), [view.ref(event) for event in asked[:3]])
+    reason, index = _console_exit(view, seen, asked)
     if reason is not None and not told:
         code = {
             "runnable task stall": "runnable-task-stall",
@@ -254,15 +260,28 @@ def _advice(message: str) -> tuple[str, str]:
     return next(((cause, hint) for expression, cause, hint in _ADVICE if expression.search(message)), ("", ""))
 
 
-def _console_exit(view: View, seen: tuple[Record, ...]) -> tuple[str | None, int]:
-    """The first reason other than a wish of user space for which the console says that a scheduler was disabled."""
+def _console_exit(view: View, seen: tuple[Record, ...], asked: Sequence[Event]) -> tuple[str | None, int]:
+    """The first reason other than a wish of user space for which the console says that a scheduler was disabled.
+
+    Nor a request for a restart: of a program that starts itself again the runner tells the first one only.
+    """
     if not view.has_candidate:
         return None, 0
-    for record in seen:
+    restarts = {KIND_NAMES[event.integer("kind")] for event in asked}
+    for position, record in enumerate(seen):
         match = None if record.quoted else _DISABLED.match(record.text)
-        if match and match[2] != KIND_NAMES[UNREG]:
-            return match[2], record.index
+        if match is None or match[2] == KIND_NAMES[UNREG]:
+            continue
+        if match[2] in restarts and (match[2] == KIND_NAMES[UNREG_BPF] or _hotplug(seen[position + 1 :])):
+            continue
+        return match[2], record.index
     return None, 0
+
+
+def _hotplug(following: Sequence[Record]) -> bool:
+    """Whether the next message is the kernel's, that it ended a scheduler because a CPU went or came."""
+    text = following[0].text if following else ""
+    return text.startswith("sched_ext: ") and HOTPLUG.fullmatch(text.rpartition(": ")[2]) is not None
 
 
 # --- the log -------------------------------------------------------------------------------------------------

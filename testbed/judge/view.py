@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -102,8 +103,28 @@ class View:
 
     @cached_property
     def ejection(self) -> Event | None:
-        """The first exit that nobody asked for."""
-        return next((event for event in self.run.stream.of("exit") if not clean_exit(event)), None)
+        """The first exit that nobody asked for and that is no request for a restart."""
+        exits = self.run.stream.of("exit")
+        return next((event for event in exits if not clean_exit(event) and not self.asks_for_restart(event)), None)
+
+    @cached_property
+    def restart(self) -> Event | None:
+        """The first exit that asks for a restart because a CPU went or came."""
+        return next((event for event in self.run.stream.of("exit") if self.asks_for_restart(event)), None)
+
+    def asks_for_restart(self, event: Event) -> bool:
+        """Whether an exit is sched_ext's way to say: the CPUs are others now, start me again.
+
+        The kernel says so for a scheduler without ops.cpu_online() and ops.cpu_offline(), in words of its own; a
+        scheduler that has them may say so by scx_bpf_exit() with the bit in its code. Neither counts before a step that
+        takes a CPU away or brings it back.
+        """
+        moved = next((step for step, _ in self.steps if step.text("verb") == "cpu"), None)
+        if moved is None or event.seq < moved.seq:
+            return False
+        if event.integer("kind") == UNREG_KERN:
+            return HOTPLUG.fullmatch(event.text("message")) is not None
+        return event.integer("kind") == UNREG_BPF and bool(event.integer("code") & ACT_RESTART)
 
     def log(self, source: str) -> str:
         """Everything that one source said, in order."""
@@ -315,6 +336,11 @@ class View:
 
 
 UNREG = 64
+UNREG_BPF = 65
+UNREG_KERN = 66
+ACT_RESTART = 1 << 48
+HOTPLUG = re.compile(r"cpu \d+ going (?:online|offline), exiting scheduler")
+"""handle_hotplug() of kernel/sched/ext, the only place that says so; kind 66 is the kernel's alone."""
 
 
 def clean_exit(event: Event) -> bool:

@@ -30,7 +30,7 @@ from testbed.case import GuestOutcome
 from testbed.errors import Bug, HostError
 from testbed.image import Image
 from testbed.sandbox import ENVIRONMENT, Bind, Sandbox
-from testbed.vm import qemu, wrapper
+from testbed.vm import qemu, topology, wrapper
 from testbed.vm.guest import Boot
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -88,8 +88,11 @@ def kernel_options(accelerator: Accelerator) -> list[str]:
 
 def qemu_options(boot: Boot, accelerator: Accelerator) -> list[str]:
     """Our options for QEMU, which virtme-ng puts behind its own."""
+    model = topology.cpu("max", boot.spec.topology)
     return [
-        *qemu.machine(boot.spec.topology), *qemu.JOB_ITEMS,
+        *qemu.machine(topology.options(boot.spec.topology)), *qemu.JOB_ITEMS,
+        # virtme-ng's own choice is `max`, or the host's CPU under KVM, which has the leaves that it needs.
+        *(("-cpu", model) if accelerator is Accelerator.TCG and model != "max" else ()),
         # QEMU looks for its firmware beside its own program, by way of /proc, which its sandbox has not.
         "-L", "/usr/share/qemu",
         *accelerator.options,
@@ -103,7 +106,7 @@ def virtme_ng(boot: Boot, accelerator: Accelerator, name: str) -> list[str]:
     Raises:
         Bug: an option that a shell would read as something else.
     """
-    topology = boot.spec.topology
+    machine = boot.spec.topology
     options = qemu_options(boot, accelerator)
     words = kernel_options(accelerator)
     for word in (*options, *words, name):
@@ -113,8 +116,8 @@ def virtme_ng(boot: Boot, accelerator: Accelerator, name: str) -> list[str]:
         sys.executable, "-P", "-m", "virtme_ng.run",
         "--run", KERNEL, "--skip-modules",
         "--name", name,
-        "--cpus", str(topology.cpus),
-        "--memory", f"{topology.memory_mb}M",
+        "--cpus", str(machine.cpus),
+        "--memory", f"{machine.memory_mb}M",
         # virtme-ng would name `kvm:tcg`, a list to fall back along; the accelerator is among our own options.
         "--disable-kvm", "--disable-microvm",
         # The root is the initramfs: no virtiofsd, and the 9p export is dropped by the wrapper.

@@ -60,15 +60,16 @@ def room(image: Image, directory: Path, topology: Topology, *devices: str, read_
     )
 
 
-def machine(topology: Topology) -> list[str]:
+def machine(cpus_and_memory: Sequence[str]) -> list[str]:
     """QEMU options that both clocks share: the doors of the guest protocol, and nothing that is not needed.
+
+    `cpus_and_memory` is what testbed/vm/topology.py says of the machine.
 
     Console and stream go to files, because a reader could slow down the guest or wake another thread of QEMU.
     """
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-m", str(topology.memory_mb),
-        "-smp", str(topology.cpus),
+        *cpus_and_memory,
         "-chardev", f"file,id=console,path=/out/{CONSOLE_FILE}",
         "-serial", "chardev:console",
         "-chardev", f"file,id=stream,path=/out/{STREAM_FILE}",

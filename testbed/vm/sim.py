@@ -35,7 +35,7 @@ def command(
         *snapshot.machine(spec.topology, snapshot.rate_of(spec), timing=timing),
         *qemu.JOB_ITEMS,
         "-seed", str(spec.seed & 0xFFFFFFFF),
-        *snapshot.load_options(spec.topology),
+        *snapshot.LOAD_OPTIONS,
         *extra,
     ]  # fmt: skip
     binds = snapshot.loading(saved) if saved is not None else ()

@@ -29,12 +29,13 @@ from testbed.sandbox import Bind, Sandbox, kill_group
 from testbed.spec import Model, RunSpec, Topology, sha256
 from testbed.status import Status
 from testbed.vm import qemu
+from testbed.vm import topology as topologies
 from testbed.vm.qmp import Monitor
 
 #: Every guest begins at the same moment; its seed then moves the date.
 EPOCH = "2026-01-01T00:00:00"
 #: Raised when the same options would give another snapshot.
-VERSION = 1
+VERSION = 2
 MANIFEST_FILE = "manifest.json"
 RAM_FILE = "ram"
 STATE_FILE = "state"
@@ -81,16 +82,22 @@ class Snapshot:
     facts: Facts
 
 
-def machine(topology: Topology, rate: Rate, *, timing: str = "") -> list[str]:
+def machine(topology: Topology, rate: Rate, *, timing: str = "", saving: bool = False) -> list[str]:
     """QEMU's options of a sim guest: the same for the machine that is saved and for all that are loaded from it.
 
-    What differs between these is `timing`: further words of `-icount`, each with a comma before it.
+    What differs between these is `timing`, further words of `-icount` with a comma before each, and the memory: files
+    that are written, or mapped privately so that they stay as they are.
     """
     # Clocks of two vCPUs differ by up to the quantum, which the kernel's own test takes for a broken TSC.
     options = [*qemu.KERNEL_OPTIONS, "tsc=reliable"]
+    folder, sharing = ("/out", "share=on") if saving else (PLACE, "share=off,readonly=on,rom=off")
+
+    def memory(node: int, size_mb: int) -> str:
+        return f"memory-backend-file,size={size_mb}M,mem-path={folder}/{RAM_FILE}{node},{sharing}"
+
     return [
-        "qemu-system-x86_64", *qemu.machine(topology),
-        "-machine", "pc,memory-backend=ram", "-cpu", "max", "-accel", "tcg,thread=single",
+        "qemu-system-x86_64", *qemu.machine(topologies.options(topology, memory)),
+        "-machine", "pc", "-cpu", topologies.cpu("max", topology), "-accel", "tcg,thread=single",
         "-icount", f"shift={rate.shift},sleep=off,parallel={rate.quantum}{timing}",
         "-rtc", f"base={EPOCH},clock=vm",
         # The runner's way to stop the machine when it is ready for a job.
@@ -98,12 +105,6 @@ def machine(topology: Topology, rate: Rate, *, timing: str = "") -> list[str]:
         "-kernel", "/image/vmlinuz", "-initrd", "/image/initramfs.cpio",
         "-append", " ".join(options),
     ]  # fmt: skip
-
-
-def memory(topology: Topology, file: str, *, private: bool) -> list[str]:
-    """The guest's memory: a file that is written, or one that is mapped privately and stays as it is."""
-    sharing = "share=off,readonly=on,rom=off" if private else "share=on"
-    return ["-object", f"memory-backend-file,id=ram,size={topology.memory_mb}M,mem-path={file},{sharing}"]
 
 
 def rate_of(spec: RunSpec) -> Rate:
@@ -196,11 +197,16 @@ def _read(place: Path) -> Snapshot | None:
     """A snapshot whose bytes are what they were, else None."""
     try:
         facts = Facts.model_validate_json((place / MANIFEST_FILE).read_bytes())
-        sound = facts.key == place.name and facts.ram == _hash(place / RAM_FILE)
+        sound = facts.key == place.name and facts.ram == _memory_hash(place, facts.topology)
         sound = sound and facts.state == _hash(place / STATE_FILE)
     except (OSError, ValidationError):
         return None
     return Snapshot(place, facts) if sound else None
+
+
+def _memory_hash(place: Path, topology: Topology) -> str:
+    """One hash over the memory of all nodes."""
+    return sha256(" ".join(_hash(place / f"{RAM_FILE}{node}") for node in range(topology.nodes)).encode("ascii"))
 
 
 def _hash(path: Path) -> str:
@@ -232,9 +238,7 @@ def _make(image: Image, topology: Topology, rate: Rate, key: str, directory: Pat
         HostError: it did not get there.
         Interrupted: `cancelled` was set.
     """
-    argv = saving(image, topology, directory).command(
-        [*machine(topology, rate), *memory(topology, f"/out/{RAM_FILE}", private=False)]
-    )
+    argv = _sandbox(image, topology, directory).command(machine(topology, rate, saving=True))
     (directory / "command.txt").write_text(shlex.join(argv) + "\n", encoding="utf-8")
     with (directory / QEMU_LOG_FILE).open("wb") as log:
         try:
@@ -259,7 +263,7 @@ def _make(image: Image, topology: Topology, rate: Rate, key: str, directory: Pat
         image=image.id,
         topology=topology,
         rate=rate,
-        ram=_hash(directory / RAM_FILE),
+        ram=_memory_hash(directory, topology),
         state=_hash(directory / STATE_FILE),
     )
     (directory / MANIFEST_FILE).write_bytes(canonical_json(facts.model_dump(mode="json", by_alias=True)))
@@ -267,7 +271,7 @@ def _make(image: Image, topology: Topology, rate: Rate, key: str, directory: Pat
         file.chmod(0o444)
 
 
-def saving(image: Image, topology: Topology, directory: Path) -> Sandbox:
+def _sandbox(image: Image, topology: Topology, directory: Path) -> Sandbox:
     """The sandbox of the machine that is saved; it writes a file as large as its memory."""
     return qemu.room(image, directory, topology).with_limits(file_bytes=(topology.memory_mb << 20) + (64 << 20))
 
@@ -307,9 +311,8 @@ def loading(snapshot: Snapshot) -> tuple[Bind, ...]:
     return (Bind(snapshot.path, PLACE),)
 
 
-def load_options(topology: Topology) -> list[str]:
-    """QEMU's options of a machine that waits to be loaded."""
-    return [*memory(topology, f"{PLACE}/{RAM_FILE}", private=True), "-incoming", "defer"]
+#: QEMU's options of a machine that waits to be loaded.
+LOAD_OPTIONS = ("-incoming", "defer")
 
 
 def load(monitor: Monitor) -> None:

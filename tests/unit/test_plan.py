@@ -11,7 +11,7 @@ import pytest
 from testbed import policy, scenario
 from testbed.errors import UsageError
 from testbed.plan import Question, plan, select
-from testbed.spec import Clock, Role
+from testbed.spec import Clock, Role, Topology
 
 
 def question(**changes: Any) -> Question:
@@ -24,7 +24,7 @@ def question(**changes: Any) -> Question:
         timeout_ms=None,
         clocks=frozenset({Clock.SIM}),
         pattern=None,
-        cpus=None,
+        machine=None,
         files="f" * 64,
         baseline_files="b" * 64,
         image="i" * 64,
@@ -81,5 +81,5 @@ def test_live_runs_alternate_between_candidate_and_baseline_with_one_seed() -> N
 
 
 def test_cpus_override_the_scenarios_topology_in_spec_and_job() -> None:
-    for spec in plan(question(cpus=4)).specs:
+    for spec in plan(question(machine=Topology(cpus=4, memory_mb=512))).specs:
         assert spec.topology.cpus == 4

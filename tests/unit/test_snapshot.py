@@ -69,7 +69,7 @@ class Bench:
         self.made += 1
         if cancelled.is_set():
             raise Interrupted("interrupted")
-        (directory / "ram").write_bytes(b"memory")
+        (directory / "ram0").write_bytes(b"memory")
         (directory / "state").write_bytes(b"state")
         facts = Facts(
             schema="testbed.snapshot/1",
@@ -77,7 +77,7 @@ class Bench:
             image=image.id,
             topology=topology,
             rate=rate,
-            ram=snapshot._hash(directory / "ram"),
+            ram=snapshot._memory_hash(directory, topology),
             state=snapshot._hash(directory / "state"),
         )
         (directory / "manifest.json").write_text(facts.model_dump_json(by_alias=True))
@@ -103,7 +103,7 @@ def test_a_snapshot_is_made_once(bench: Bench) -> None:
     assert bench.told == []
 
 
-@pytest.mark.parametrize("name", ["ram", "state", "manifest.json"])
+@pytest.mark.parametrize("name", ["ram0", "state", "manifest.json"])
 def test_a_damaged_snapshot_is_told_and_made_again(bench: Bench, name: str) -> None:
     place = bench.ensure().path
     (place / name).write_bytes(b"damage")
@@ -111,7 +111,7 @@ def test_a_damaged_snapshot_is_told_and_made_again(bench: Bench, name: str) -> N
     assert bench.ensure().path == place
     assert bench.made == 2
     assert "is damaged; it is made again" in bench.told[0]
-    assert (place / "ram").read_bytes() == b"memory"
+    assert (place / "ram0").read_bytes() == b"memory"
 
 
 def test_several_threads_make_one(bench: Bench) -> None:

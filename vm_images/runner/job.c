@@ -73,7 +73,7 @@ static const struct { const char *verb; int min, max; const char *numbers; } ver
 	{ "detach", 1, 1, "1" },    { "cycle", 2, 2, "12" },	      { "start", 2, 20, "" },
 	{ "exec", 2, MAX_WORDS, "" }, { "wait", 2, 2, "2" },	      { "stop", 1, MAX_WORDS, "" },
 	{ "sleep", 1, 1, "1" },	    { "hold", 1, 1, "1" },	      { "begin", 1, 1, "" },
-	{ "end", 1, 1, "" },	    { "health", 1, 1, "1" },
+	{ "end", 1, 1, "" },	    { "health", 1, 1, "1" },	      { "cpu", 3, 3, "23" },
 };
 
 static bool step_ok(int n, char **w)
@@ -88,7 +88,7 @@ static bool step_ok(int n, char **w)
 		for (const char *p = verbs[i].numbers; *p; p++)
 			if (!number(w[*p - '0'], &v))
 				return false;
-		return true;
+		return strcmp(w[0], "cpu") || !strcmp(w[1], "online") || !strcmp(w[1], "offline");
 	}
 	return false;
 }
@@ -436,6 +436,8 @@ static int run_step(int n, char **w, char *why)
 		snprintf(why, WHY, "no such window is open");
 		return -ENOENT;
 	}
+	if (!strcmp(v, "cpu"))
+		return cpu_switch(w[1], (int)num(w[2]), num(w[3]), why, WHY);
 	if (!strcmp(v, "health"))
 		return health_check(num(w[1]), why, WHY) ? 0 : -EIO;
 	return -EINVAL;

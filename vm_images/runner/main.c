@@ -44,6 +44,7 @@ static void hello(void)
 	ev_u64(&j, "tsc", __builtin_ia32_rdtsc());
 	/* the kernel's SCX_WATCHDOG_MAX_TIMEOUT, which is no enumerator and so cannot be asked for */
 	ev_u64(&j, "timeout_max_ms", 30000);
+	topology_tell(&j);
 	ev_send(&j);
 }
 

@@ -211,6 +211,10 @@ int program_main(int argc, char **argv);
 /* ---- health.c ---- */
 bool health_check(uint64_t ms, char *why, size_t whylen);
 
+/* ---- topology.c ---- */
+void topology_tell(struct json *j);	/* the rest of `hello` */
+int cpu_switch(const char *how, int cpu, uint64_t ms, char *why, size_t whylen);	/* how: online, offline */
+
 /* ---- starving.c ---- */
 void starving_scan(uint64_t limit_ms);
 

@@ -71,6 +71,8 @@ static void jobs(void)
 	check(parse("", &j) != 0, "job: empty refused");
 	check(parse("testbed-job 1\nfly 5\n", &j) != 0, "job: unknown verb refused");
 	check(parse("testbed-job 1\nsleep x\n", &j) != 0, "job: number wanted");
+	check(!parse("testbed-job 1\ncpu offline 1 2000\ncpu online 1 2000\n", &j) && j.nsteps == 2, "job: a CPU goes and comes");
+	check(parse("testbed-job 1\ncpu away 1 2000\n", &j) != 0, "job: a CPU goes online or offline");
 	check(parse("testbed-job 1\nsleep %0\n", &j) != 0, "job: broken escape refused");
 	check(parse("testbed-job 1\nsleep %00\n", &j) != 0, "job: NUL refused");
 	check(parse("testbed-job 1\nsleep 1\nseed 4\n", &j) != 0, "job: setting after a step refused");
