@@ -18,7 +18,6 @@ PRESETS: dict[str, Topology] = {
     "smt": Topology(cpus=4, memory_mb=MEMORY_MB, threads=2),
     "two-llcs": Topology(cpus=4, memory_mb=MEMORY_MB, llcs=2),
     "two-nodes": Topology(cpus=4, memory_mb=MEMORY_MB, llcs=2, nodes=2),
-    "hotplug": Topology(cpus=2, memory_mb=MEMORY_MB, possible=4),
 }
 """Machines that `--topology` and scenario files know by name."""
 

@@ -132,7 +132,7 @@ def _classes(scenarios: Sequence[Scenario], runs: Sequence[RunEvidence]) -> Iter
         yield NotChecked(
             code="cpu-hotplug",
             reason="no CPU went offline or online while the scheduler was attached",
-            how="testbed run … --policy full -k cpu-hotplug",
+            how="a scenario with `cpu: {offline: others}` and `cpu: {online: others}` between attach and detach",
         )
     starts = [start for scenario in scenarios for start in scenario.loads().values()]
     if not any(start.policy == "fifo" for start in starts):

@@ -57,7 +57,7 @@ def _smp(topology: Topology) -> str:
         return str(topology.cpus)
     possible = max(topology.possible, topology.cpus)
     dies = topology.llcs // topology.nodes
-    # A kernel that sees no hypervisor of its list ignores CPUs that are to come in a package that is there already.
+    # What is not there are whole packages, so that those which are there are complete.
     sockets = topology.nodes * possible // topology.cpus
     cores = topology.cpus // (topology.llcs * topology.threads)
     return f"{topology.cpus},maxcpus={possible},sockets={sockets},dies={dies},cores={cores},threads={topology.threads}"

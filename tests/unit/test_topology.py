@@ -90,7 +90,7 @@ def test_a_guest_that_saw_what_was_asked_for_contradicts_nothing() -> None:
         ("two-nodes", {"nodes": "0-3"}, "1 NUMA nodes (0-3)"),
         ("smt", {"cores": "0 1 2 3"}, "4 cores (0 1 2 3)"),
         ("four", {"llcs": "0-1 2-3"}, "2 last-level caches (0-1 2-3)"),
-        ("hotplug", {"possible": 2}, "2 CPUs possible"),
+        ("four", {"possible": 2}, "2 CPUs possible"),
     ],
 )
 def test_a_guest_that_saw_another_machine_is_noticed(name: str, fields: dict[str, Any], message: str) -> None:
