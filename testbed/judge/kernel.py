@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.case import Ended, Event, printable
-from testbed.judge.view import HOTPLUG, NS_PER_S, UNREG, UNREG_BPF, View, clean_exit
+from testbed.judge.view import NS_PER_S, UNREG, UNREG_BPF, View, clean_exit
 from testbed.verdict import Finding
 
 ERROR = 1024
@@ -268,20 +268,14 @@ def _console_exit(view: View, seen: tuple[Record, ...], asked: Sequence[Event]) 
     if not view.has_candidate:
         return None, 0
     restarts = {KIND_NAMES[event.integer("kind")] for event in asked}
-    for position, record in enumerate(seen):
+    for record in seen:
         match = None if record.quoted else _DISABLED.match(record.text)
         if match is None or match[2] == KIND_NAMES[UNREG]:
             continue
-        if match[2] in restarts and (match[2] == KIND_NAMES[UNREG_BPF] or _hotplug(seen[position + 1 :])):
+        if match[2] in restarts:
             continue
         return match[2], record.index
     return None, 0
-
-
-def _hotplug(following: Sequence[Record]) -> bool:
-    """Whether the next message is the kernel's, that it ended a scheduler because a CPU went or came."""
-    text = following[0].text if following else ""
-    return text.startswith("sched_ext: ") and HOTPLUG.fullmatch(text.rpartition(": ")[2]) is not None
 
 
 # --- the log -------------------------------------------------------------------------------------------------

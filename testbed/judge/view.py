@@ -339,8 +339,9 @@ UNREG = 64
 UNREG_BPF = 65
 UNREG_KERN = 66
 ACT_RESTART = 1 << 48
-HOTPLUG = re.compile(r"cpu \d+ going (?:online|offline), exiting scheduler")
-"""handle_hotplug() of kernel/sched/ext, the only place that says so; kind 66 is the kernel's alone."""
+HOTPLUG = re.compile(r"(?:cpu \d+ going (?:online|offline), exiting scheduler)?")
+"""What comes with kind 66, the kernel's alone, after hotplug: 7.3 gives no message. Its other reason, an outdated
+`hotplug_seq`, has one."""
 
 
 def clean_exit(event: Event) -> bool:
