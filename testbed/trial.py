@@ -195,7 +195,7 @@ def _prepare(planned: Plan, desk: Desk, *, cached: bool) -> None:
     machines: dict[str, RunSpec] = {}
     for spec in planned.specs:
         if spec.clock is Clock.SIM and not (cached and holds(cache, spec)):
-            machines.setdefault(snapshot.key_of(desk.image, spec.topology, snapshot.rate_of(spec)), spec)
+            machines.setdefault(snapshot.key_of(desk.image.id, spec.topology, snapshot.rate_of(spec)), spec)
     for spec in machines.values():
         desk.prepare(desk.image, spec, desk.listener, desk.cancelled)
 

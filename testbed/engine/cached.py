@@ -70,7 +70,9 @@ class Entry(Model):
 def run_key(spec: RunSpec) -> str:
     """Hash of everything that a sim run is a function of."""
     inputs = spec.model_dump(mode="json", by_alias=True, exclude=_PLACE)
-    return sha256(canonical_json([VERSION, inputs, snapshot.machine(spec.topology, snapshot.rate_of(spec))]))
+    rate = snapshot.rate_of(spec)
+    begin = snapshot.key_of(spec.image, spec.topology, rate)
+    return sha256(canonical_json([VERSION, inputs, begin, *snapshot.machine(spec.topology, rate)]))
 
 
 def holds(cache: Cache, spec: RunSpec) -> bool:

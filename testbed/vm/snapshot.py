@@ -35,7 +35,8 @@ from testbed.vm.qmp import Monitor
 #: Every guest begins at the same moment; its seed then moves the date.
 EPOCH = "2026-01-01T00:00:00"
 #: Raised when the same options would give another snapshot.
-VERSION = 2
+VERSION = 3
+BOOT_SEED = 1
 MANIFEST_FILE = "manifest.json"
 RAM_FILE = "ram"
 STATE_FILE = "state"
@@ -104,6 +105,8 @@ def machine(topology: Topology, rate: Rate, *, timing: str = "", saving: bool = 
         "-device", "pvpanic", "-action", "panic=pause",
         "-kernel", "/image/vmlinuz", "-initrd", "/image/initramfs.cpio",
         "-append", " ".join(options),
+        # What a machine draws at random while it boots; a run is given its own seed (sim.py).
+        *(("-seed", str(BOOT_SEED)) if saving else ()),
     ]  # fmt: skip
 
 
@@ -112,9 +115,9 @@ def rate_of(spec: RunSpec) -> Rate:
     return Rate(shift=spec.icount_shift, quantum=spec.parallel_quantum)
 
 
-def key_of(image: Image, topology: Topology, rate: Rate) -> str:
+def key_of(image_id: str, topology: Topology, rate: Rate) -> str:
     """What a snapshot is a function of, as a hash."""
-    return sha256(canonical_json([VERSION, image.id, *machine(topology, rate)]))
+    return sha256(canonical_json([VERSION, image_id, *machine(topology, rate, saving=True)]))
 
 
 _guard = threading.Lock()
@@ -147,7 +150,7 @@ def ensure(
         Interrupted: `cancelled` was set.
     """
     cache = Cache.open()
-    key = key_of(image, topology, rate)
+    key = key_of(image.id, topology, rate)
     place = cache.snapshots / key
     with _guard:
         if place in _known:
@@ -180,7 +183,7 @@ def prepare(image: Image, spec: RunSpec, listener: Listener, cancelled: threadin
         Interrupted: `cancelled` was set.
     """
     topology, rate = spec.topology, rate_of(spec)
-    if (Cache.open().snapshots / key_of(image, topology, rate) / MANIFEST_FILE).is_file():
+    if (Cache.open().snapshots / key_of(image.id, topology, rate) / MANIFEST_FILE).is_file():
         ensure(
             image, topology, rate, cancelled=cancelled, told=lambda text: listener(StageLine(stage="cache", text=text))
         )

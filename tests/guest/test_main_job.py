@@ -125,7 +125,17 @@ def test_kill_9_leaves_no_guest_and_no_verdict(image: Image, tmp_path: Path) -> 
 
 
 def _start(cases: Path) -> subprocess.Popen[str]:
-    words = ["run", "bpf/good/global_fifo.bpf.c", "--policy", "quick", "--clock", "sim", "--format", "json"]
+    words = [
+        "run",
+        "bpf/good/global_fifo.bpf.c",
+        "--policy",
+        "quick",
+        "--clock",
+        "sim",
+        "--no-cache",
+        "--format",
+        "json",
+    ]
     return subprocess.Popen(
         [*COMMAND, *words, "--out", str(cases / "case")],
         stdout=subprocess.PIPE,

@@ -25,12 +25,12 @@ IMAGE = cast(Image, SimpleNamespace(id="i" * 64))
 
 def test_the_key_names_image_machine_and_rate() -> None:
     keys = {
-        snapshot.key_of(IMAGE, TWO, RATE),
-        snapshot.key_of(cast(Image, SimpleNamespace(id="j" * 64)), TWO, RATE),
-        snapshot.key_of(IMAGE, Topology(cpus=4, memory_mb=512), RATE),
-        snapshot.key_of(IMAGE, Topology(cpus=2, memory_mb=256), RATE),
-        snapshot.key_of(IMAGE, TWO, Rate(shift=1, quantum=2500)),
-        snapshot.key_of(IMAGE, TWO, Rate(shift=2, quantum=2501)),
+        snapshot.key_of(IMAGE.id, TWO, RATE),
+        snapshot.key_of("j" * 64, TWO, RATE),
+        snapshot.key_of(IMAGE.id, Topology(cpus=4, memory_mb=512), RATE),
+        snapshot.key_of(IMAGE.id, Topology(cpus=2, memory_mb=256), RATE),
+        snapshot.key_of(IMAGE.id, TWO, Rate(shift=1, quantum=2500)),
+        snapshot.key_of(IMAGE.id, TWO, Rate(shift=2, quantum=2501)),
     }
     assert len(keys) == 6
 
