@@ -39,6 +39,10 @@ PROGRAM_TIMEOUT_MS = 5_000
 WATCHDOG_SLACK = 1.5
 """The kernel looks every half timeout, so a stall shows between one timeout and one and a half."""
 
+ATTACH_STRETCH = 5
+"""A scheduler may take so many times a step's `within` to be enabled. The wait ends when it is enabled, refused or
+gone, so patience costs good ones nothing. The verifier alone takes 64 s of guest time (250 MIPS) for scx_lavd."""
+
 CYCLE_PAUSE_MS = 50
 STOP_MS = 6_000
 """The runner's own bounds: SIGTERM for 1 s, SIGKILL for 5 s; 5 s for a fork and 5 s for its sign of life."""
@@ -434,7 +438,7 @@ def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
 
 def _limit_mistakes(scenario: Scenario) -> Iterator[Mistake]:
     limits = scenario.limits
-    total = sum(step_limit_ms(scenario, step, "object", None) for step in scenario.steps)
+    total = sum(step_limit_ms(scenario, step, "object", None, stretch=1) for step in scenario.steps)
     if total > limits.virtual_ms:
         yield (
             ("limits", "virtual"),
@@ -496,14 +500,21 @@ def hold_ms(hold: Hold, timeout_ms: int) -> int:
 
 
 def step_limit_ms(
-    scenario: Scenario, step: Step, kind: CandidateKind, candidate_timeout_ms: int | None, cpus: int | None = None
+    scenario: Scenario,
+    step: Step,
+    kind: CandidateKind,
+    candidate_timeout_ms: int | None,
+    cpus: int | None = None,
+    stretch: int = ATTACH_STRETCH,
 ) -> int:
     """The longest that a step may take."""
     match step.verb, step.value:
-        case (("attach" | "detach" | "wait"), value):
+        case "attach", value:
+            return int(value.within) * stretch
+        case (("detach" | "wait"), value):
             return int(value.within)
         case "cycle", value:
-            return int(value.times * (2 * value.within + CYCLE_PAUSE_MS))
+            return int(value.times * (2 * value.within * stretch + CYCLE_PAUSE_MS))
         case "cpu", value:
             return int(len(value.numbers(cpus or scenario.topology.cpus)) * value.within)
         case "health", value:
@@ -525,12 +536,12 @@ def step_limit_ms(
 def virtual_limit_ms(
     scenario: Scenario, kind: CandidateKind, candidate_timeout_ms: int | None = None, cpus: int | None = None
 ) -> int:
-    """`limits.virtual`, and what a program's longer timeout or a larger machine adds to the steps."""
+    """`limits.virtual`, and what patience, a program's longer timeout or a larger machine adds to the steps."""
 
-    def total(kind: CandidateKind, timeout_ms: int | None, cpus: int | None) -> int:
-        return sum(step_limit_ms(scenario, step, kind, timeout_ms, cpus) for step in scenario.steps)
+    def total(kind: CandidateKind, timeout_ms: int | None, cpus: int | None, stretch: int) -> int:
+        return sum(step_limit_ms(scenario, step, kind, timeout_ms, cpus, stretch) for step in scenario.steps)
 
-    extra = total(kind, candidate_timeout_ms, cpus) - total("object", None, None)
+    extra = total(kind, candidate_timeout_ms, cpus, ATTACH_STRETCH) - total("object", None, None, 1)
     return scenario.limits.virtual_ms + max(0, extra)
 
 
@@ -580,10 +591,12 @@ def job_text(
 
 def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, Sequence[str]]) -> Iterator[str]:
     match step.verb, step.value:
-        case ("attach" | "detach" | "health") as verb, value:
+        case "attach", value:
+            yield line("attach", value.within * ATTACH_STRETCH)
+        case ("detach" | "health") as verb, value:
             yield line(verb, value.within)
         case "cycle", value:
-            yield line("cycle", value.times, value.within)
+            yield line("cycle", value.times, value.within * ATTACH_STRETCH)
         case "start", value:
             yield line("start", value.name, value.kind, *_options(value, cpus))
         case "exec", value:

@@ -62,14 +62,14 @@ def test_a_scenario_becomes_a_job() -> None:
         == """\
 testbed-job 1
 seed 42
-limit 120000
+limit 256000
 watchdog 20000
 candidate object c.bpf.o
 timeout_ms 3000
 starved 5000
 sysctl kernel/watchdog_thresh 2
 write /sys/x a%20b%25
-attach 30000
+attach 150000
 start near canary cpu=each nice=-5 period_us=5000
 start hogs hog count=4
 exec talk /usr/bin/hackbench -l 10 %
@@ -79,7 +79,7 @@ end loaded
 wait talk 2000
 stop near hogs
 detach 1000
-cycle 2 1000
+cycle 2 5000
 sleep 1000
 health 1000
 """
@@ -92,7 +92,7 @@ def test_a_program_keeps_its_own_timeout_and_is_held_longer() -> None:
     assert job.setting("candidate") == words
     assert job.setting("timeout_ms") == ("0",)
     assert ("hold", "8000") in job.steps
-    assert job.setting("limit") == (str(120_000 + 8_000 - 4_800),)
+    assert job.setting("limit") == (str(256_000 + 8_000 - 4_800),)
     longer = job_text(parse(GOOD), seed=1, candidate=words, kind="program", candidate_timeout_ms=10_000)
     assert ("hold", "16000") in parse_job(longer).steps
 
