@@ -7,6 +7,7 @@ author costs no guest, and compiled into the job of docs/reference/guest-protoco
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -306,6 +307,7 @@ def load(path: Path) -> Scenario:
     return parse(read(path), str(path))
 
 
+@functools.lru_cache(maxsize=256)
 def parse(data: bytes, file: str) -> Scenario:
     """Check a scenario's bytes; `file` is how messages name it."""
     document = Document(data, file)

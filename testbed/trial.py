@@ -33,7 +33,7 @@ from testbed.case import (
 from testbed.engine.cached import CachedEngine, holds
 from testbed.engine.local import LocalEngine
 from testbed.errors import UsageError
-from testbed.image import Image, schedulers
+from testbed.image import Image
 from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
 from testbed.plan import Plan, Question, plan, select
@@ -259,6 +259,10 @@ def tool_facts(image: Image, workload: Workload | None = None) -> ToolFacts:
 
 
 def _read(candidate: str | tuple[str, ...], image: Image) -> Candidate:
+    if isinstance(candidate, str):
+        return read_candidate(candidate)
+    from testbed.image import schedulers
+
     return read_candidate(
         candidate, examples=image.examples / "bin", examples_root=image.builder, schedulers=schedulers.directory()
     )

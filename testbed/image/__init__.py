@@ -18,12 +18,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from testbed.errors import HostError, UsageError
-from testbed.image import archive, schedulers
-from testbed.image.assemble import FILES, KEY_FILES, TREES, component
-from testbed.image.build import Builder
 from testbed.image.cache import Cache, disk_errors, remove_tree, write_atomically
 from testbed.image.events import Reporter
-from testbed.image.model import Image, Manifest, Packages, pretty
+from testbed.image.model import FILES, KEY_FILES, TREES, Image, Manifest, Packages, pretty
 from testbed.image.recipe import SCHEDULERS, Sources
 from testbed.image.tree import Entry, file_sha256, listing, parse_listing, scan
 from testbed.report.events import Listener, StageLine
@@ -109,6 +106,8 @@ def build(listener: Listener = _silent, *, locked: bool = False, update_lock: bo
 def _build(sources: Sources, cache: Cache, listener: Listener, *, require_locked: bool) -> Image:
     reporter = Reporter(listener, cache.root / "logs" / f"{sources.key()[:12]}.log")
     # Builders wait for each other stage by stage; only `prune` must not run beside them.
+    from testbed.image.build import Builder
+
     with cache.lock("build", lambda: reporter.line("image", "`image prune` is at work, waiting for it"), shared=True):
         return Builder(sources, cache, reporter, require_locked).build()
 
@@ -175,6 +174,8 @@ def verify(image: Image) -> None:
     Raises:
         HostError: something differs; names it.
     """
+    from testbed.image.assemble import component
+
     for name in FILES:
         if file_sha256(image.path / name) != image.manifest.components[name].sha256:
             raise _damaged(image.path, name)
@@ -199,6 +200,8 @@ def export(image: Image, file: Path) -> None:
     Raises:
         HostError: it can't be written.
     """
+    from testbed.image import archive
+
     with disk_errors(f"`{file}`", file.parent):
         archive.write(image, file)
 
@@ -212,6 +215,8 @@ def import_(file: Path) -> Image:
         UsageError: the file is no image, or a damaged or malicious one.
         HostError: the cache can't be written.
     """
+    from testbed.image import archive
+
     cache = Cache.open()
     with disk_errors("the image", cache.root), cache.workspace() as work:
         directory = work / "image"
@@ -247,6 +252,8 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
         everything: those in use too.
         in_use: says of an id whether somebody still needs it.
     """
+    from testbed.image import schedulers
+
     cache = Cache.open()
     keep = None if everything else cache.read_key(Sources.load().key())
     before = shutil.disk_usage(cache.root).free

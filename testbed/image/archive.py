@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from testbed.errors import HostError, UsageError
-from testbed.image.assemble import FILES, TREES
-from testbed.image.model import Image
+from testbed.image.model import FILES, TREES, Image
 from testbed.image.tree import Entry, Extractor, extract_tar, parse_listing, write_tar
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -12,6 +12,8 @@ from testbed.errors import Bug
 from testbed.image.cpio import write_cpio
 from testbed.image.elf import Roots, module_info
 from testbed.image.model import (
+    FILES,
+    TREES,
     Component,
     Drift,
     Example,
@@ -25,13 +27,6 @@ from testbed.image.model import (
 from testbed.image.tree import Entry, file_sha256, link_file, link_tree, listing, parse_listing, scan
 from testbed.sandbox import MOUNT_POINTS
 from testbed.verdict import KernelFacts
-
-#: Trees of an image, each with a listing of its own.
-TREES = ("builder", "examples", "include", "qemu", "root")
-#: Single files of an image.
-FILES = ("initramfs.cpio", "packages.json", "vmlinuz")
-#: Files that are hashed each time an image is used.
-KEY_FILES = ("initramfs.cpio", "packages.json", "vmlinuz", "qemu/usr/bin/qemu-system-x86_64")
 
 RUNNER = "testbed/runner"
 _GUEST_DIRECTORIES = (

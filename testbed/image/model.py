@@ -16,6 +16,13 @@ from testbed.verdict import KernelFacts
 
 SCHEMA = "testbed.image/1"
 
+#: Trees of an image, each with a listing of its own.
+TREES = ("builder", "examples", "include", "qemu", "root")
+#: Single files of an image.
+FILES = ("initramfs.cpio", "packages.json", "vmlinuz")
+#: Files that are hashed each time an image is used.
+KEY_FILES = ("initramfs.cpio", "packages.json", "vmlinuz", "qemu/usr/bin/qemu-system-x86_64")
+
 
 class DebianRecipe(Model):
     """Which Debian."""
