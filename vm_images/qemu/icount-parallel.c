@@ -749,6 +749,14 @@ void icount_parallel_handle_interrupt(CPUState *cpu, int mask)
     }
 }
 
+int64_t icount_parallel_tlb_time(void)
+{
+    static int64_t now;
+
+    /* Its window of 100 ms is that of a hundred flushes or so. */
+    return now += 100 * SCALE_US;
+}
+
 void icount_parallel_spend(CPUState *cpu, int64_t ns)
 {
     int64_t left = cpu->neg.icount_decr.u16.low + cpu->icount_extra;

@@ -28,6 +28,12 @@ G_NORETURN void icount_parallel_thread(void);
 void icount_parallel_handle_interrupt(CPUState *cpu, int mask);
 
 /*
+ * What the sizing of the TLB takes for the time: it counts how often it is
+ * asked, at flushes, which a guest's own doing decides.
+ */
+int64_t icount_parallel_tlb_time(void);
+
+/*
  * Leave the current instruction, which was counted already, after it has
  * taken @ns more of this vCPU's time, or, if @ns is negative, all the time
  * until another vCPU or a timer is due.
