@@ -33,13 +33,14 @@ from testbed.build import Artifact, build, guest_command
 from testbed.candidate import read_candidate
 from testbed.cli.run import make_guest
 from testbed.engine.local import LocalEngine
-from testbed.image import Image
+from testbed.image import Image, schedulers
 from testbed.spec import Clock, Role, RunSpec, Topology
 
 ROOT = Path(__file__).parent.parent
 SCENARIOS = ("first-look", "stall", "starvation", "affinity", "schbench", "attach-detach")
 CPUS = (1, 2, 4)
 MEMORY_MB = 512
+RUST = "scx_bpfland"
 # EEVDF, objects of different make, one that fails, and programs; Rust ones where `make schedulers` has built them.
 CANDIDATES = (
     "eevdf",
@@ -47,7 +48,7 @@ CANDIDATES = (
     "bpf/good/per_cpu_queues.bpf.c",
     "bpf/bad/drops_one_process.bpf.c",
     "scx_simple",
-    "scx_bpfland",
+    RUST,
 )
 SEEDS = (0, 1)
 
@@ -68,8 +69,9 @@ class Group:
 def groups(only: list[str]) -> list[Group]:
     """A selection in which every scenario, machine, candidate and seed comes with others."""
     found = []
+    candidates = [one for one in CANDIDATES if one != RUST or schedulers.directory() is not None]
     for number, name in enumerate(SCENARIOS):
-        for place, candidate in enumerate(CANDIDATES):
+        for place, candidate in enumerate(candidates):
             cpus = CPUS[(number + place) % len(CPUS)]
             found.append(Group(name, cpus, candidate, SEEDS[(number + place // 2) % len(SEEDS)]))
     return [group for group in found if not only or any(word in str(group) for word in only)]
@@ -137,7 +139,12 @@ def main() -> int:
             if group.candidate != "eevdf":
                 source = group.candidate if "/" in group.candidate else (group.candidate,)
                 words = str(ROOT / source) if isinstance(source, str) else source
-                candidate = read_candidate(words, examples=image.examples / "bin", examples_root=image.builder)
+                candidate = read_candidate(
+                    words,
+                    examples=image.examples / "bin",
+                    examples_root=image.builder,
+                    schedulers=schedulers.directory(),
+                )
                 artifact = build(candidate, image, place / "candidate")
             place.mkdir(exist_ok=True)
             empty = trial.archives(artifact, {}, place) if artifact is not None else trial.no_archives(place)

@@ -19,7 +19,7 @@ char _license[] SEC("license") = "GPL";
 
 #define SHARED_DSQ	0
 #define RING_SIZE	4096	/* more than there are tasks */
-#define PATIENCE	2000	/* tries until the lock is ignored */
+#define PATIENCE	500	/* tries until the lock is ignored */
 
 struct place {
 	s32 pid;
