@@ -111,6 +111,7 @@ static int run(void)
 	trace_open();
 	prefault_stack();
 	pool_start();
+	kbtf_load();	/* takes a second of a slow CPU, which a snapshot pays once */
 	warm_start();
 	kmsg_open();
 	key = fwcfg_read("opt/testbed/key", &len);
