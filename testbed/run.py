@@ -23,7 +23,7 @@ from testbed.judge import Assessment, assess
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.scenario import Scenario
-from testbed.spec import Role, RunSpec
+from testbed.spec import Clock, Role, RunSpec
 from testbed.status import Status
 
 
@@ -61,6 +61,8 @@ class Pool:
         run_all: go on after a confirmed failure.
         sources: the candidate's sources, for findings that quote a line.
         spot_check: says of a run in which nothing failed whether it is repeated all the same.
+        early_repeat: run the first run twice at once: if it fails it is confirmed in the same time, and if not it was a
+            spot check of the cheapest run. Only where a second guest would otherwise wait for nothing better.
     """
 
     engine: Engine
@@ -73,11 +75,13 @@ class Pool:
     run_all: bool
     sources: Mapping[str, str]
     spot_check: Callable[[RunSpec], bool] = spot_check
+    early_repeat: bool = False
     stopped_early: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
     _evidence: dict[tuple[int, Role], RunEvidence] = field(default_factory=dict)
     _judged: set[int] = field(default_factory=set)
     _failed: set[int] = field(default_factory=set)
+    _failed_again: set[int] = field(default_factory=set)
     _repeated: set[int] = field(default_factory=set)
     _executed: dict[int, Executed] = field(default_factory=dict)
     _next: int = 0
@@ -93,6 +97,8 @@ class Pool:
         """
         waiting = deque(specs)
         self._next = len(specs)
+        if self.early_repeat and self.jobs > 1 and specs and specs[0].clock is Clock.SIM:
+            waiting.insert(1, self._repeat(specs[0]))
         running: dict[Future[Executed | None], RunSpec] = {}
         with self._stop_with_engine(), ThreadPoolExecutor(self.jobs, thread_name_prefix="guest") as threads:
             try:
@@ -160,10 +166,10 @@ class Pool:
         """Take in a finished run; returns its repeat if a failure has to be confirmed."""
         pair = _pair(spec)
         if spec.repeats is not None:
-            self._say_ended(spec, status := self._assess(pair, evidence))
-            if status.status is Status.FAIL and spec.repeats in self._failed and not self.run_all:
-                self.stopped_early = True
-                self._stop.set()
+            self._say_ended(spec, again := self._assess(pair, evidence))
+            if again.status is Status.FAIL:
+                self._failed_again.add(spec.repeats)
+                self._stop_if_confirmed(spec.repeats)
             return None
         self._evidence[pair, spec.role] = evidence
         if spec.role is Role.BASELINE:
@@ -179,7 +185,14 @@ class Pool:
         if assessment.status is not Status.FAIL:
             return None
         self._failed.add(candidate.spec.number)
-        return self._repeat(candidate.spec)
+        self._stop_if_confirmed(candidate.spec.number)
+        return None if candidate.spec.number in self._repeated else self._repeat(candidate.spec)
+
+    def _stop_if_confirmed(self, number: int) -> None:
+        """End the work when a run and its repetition have failed, in whatever order they ended."""
+        if number in self._failed & self._failed_again and not self.run_all:
+            self.stopped_early = True
+            self._stop.set()
 
     def _assess(self, pair: int, evidence: RunEvidence) -> Assessment:
         baseline = self._evidence.get((pair, Role.BASELINE))

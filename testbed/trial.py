@@ -178,6 +178,7 @@ def hold(request: Request, desk: Desk) -> Result:
             jobs=request.jobs,
             run_all=request.run_all,
             sources=Case.open(case).sources(),
+            early_repeat=True,
         )
         if artifact.ok:
             _prepare(planned, desk, cached=request.cache)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,3 +198,33 @@ def test_a_failure_that_was_to_be_spot_checked_is_repeated_once(tmp_path: Path) 
     bench.run()
     repeats = [spec.repeats for spec in bench.specs if spec.repeats is not None]
     assert sorted(repeats) == sorted(set(repeats))
+
+
+@pytest.mark.parametrize("slow", ["first", "repeat"])
+def test_the_first_run_is_repeated_beside_itself_and_stops_the_work_when_both_failed(tmp_path: Path, slow: str) -> None:
+    def stalls(spec: RunSpec) -> Script:
+        if (spec.repeats is None) == (slow == "first"):
+            time.sleep(0.3)
+        return STALLED if 0 in (spec.number, spec.repeats) else GOOD
+
+    bench = Bench(tmp_path, stalls)
+    bench.pool.early_repeat = True
+    bench.run()
+    assert [spec.number for spec in bench.specs if spec.repeats == 0] == [len(plan(question()).specs)]
+    assert bench.pool.stopped_early
+
+
+def test_an_early_repetition_of_a_good_run_is_no_more_than_a_check(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD)
+    bench.pool.early_repeat = True
+    bench.run()
+    planned = len(plan(question()).specs)
+    assert [spec.repeats for spec in bench.specs] == [None] * planned + [0]
+    assert not bench.pool.stopped_early
+
+
+def test_one_guest_at_a_time_repeats_nothing_early(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD, jobs=1)
+    bench.pool.early_repeat = True
+    bench.run()
+    assert [spec.repeats for spec in bench.specs] == [None] * len(plan(question()).specs)
