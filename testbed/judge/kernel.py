@@ -263,7 +263,8 @@ def _advice(message: str) -> tuple[str, str]:
 def _console_exit(view: View, seen: tuple[Record, ...], asked: Sequence[Event]) -> tuple[str | None, int]:
     """The first reason other than a wish of user space for which the console says that a scheduler was disabled.
 
-    Nor a request for a restart: of a program that starts itself again the runner tells the first one only.
+    Nor a request for a restart: of a program that starts itself again the runner tells the first one only. The reason
+    alone makes no request: scx_bpf_exit() gives the same one at any time, and so does an outdated `hotplug_seq`.
     """
     if not view.has_candidate:
         return None, 0
@@ -272,7 +273,7 @@ def _console_exit(view: View, seen: tuple[Record, ...], asked: Sequence[Event]) 
         match = None if record.quoted else _DISABLED.match(record.text)
         if match is None or match[2] == KIND_NAMES[UNREG]:
             continue
-        if match[2] in restarts:
+        if match[2] in restarts and view.cpus_moved(int(record.time_s * NS_PER_S), int(CLOCK_SLACK_S * NS_PER_S)):
             continue
         return match[2], record.index
     return None, 0

@@ -116,15 +116,27 @@ class View:
         """Whether an exit is sched_ext's way to say: the CPUs are others now, start me again.
 
         The kernel says so for a scheduler without ops.cpu_online() and ops.cpu_offline(), in words of its own; a
-        scheduler that has them may say so by scx_bpf_exit() with the bit in its code. Neither counts before a step that
-        takes a CPU away or brings it back.
+        scheduler that has them may say so by scx_bpf_exit() with the bit in its code. Neither counts but while a step
+        takes a CPU away or brings it back, or right after it: later on, who leaves has a reason of its own.
         """
-        moved = next((step for step, _ in self.steps if step.text("verb") == "cpu"), None)
-        if moved is None or event.seq < moved.seq:
+        if not self.cpus_moved(event.t):
             return False
         if event.integer("kind") == UNREG_KERN:
             return HOTPLUG.fullmatch(event.text("message")) is not None
         return event.integer("kind") == UNREG_BPF and bool(event.integer("code") & ACT_RESTART)
+
+    def cpus_moved(self, t: int, slack: int = 0) -> bool:
+        """Whether a `cpu` step was under way at `t` ns of guest time, or had ended a moment before.
+
+        Args:
+            t: the time of an event, or of a message on the console.
+            slack: how many ns early the clock of `t` may be.
+        """
+        return any(
+            step.t <= t + slack and (done is None or t <= done.t + RESTART_PATIENCE)
+            for step, done in self.steps
+            if step.text("verb") == "cpu"
+        )
 
     def log(self, source: str) -> str:
         """Everything that one source said, in order."""
@@ -339,6 +351,8 @@ UNREG = 64
 UNREG_BPF = 65
 UNREG_KERN = 66
 ACT_RESTART = 1 << 48
+RESTART_PATIENCE = NS_PER_S
+"""From the end of a `cpu` step to the exit that it may have caused; the runner looks many times in that time."""
 HOTPLUG = re.compile(r"(?:cpu \d+ going (?:online|offline), exiting scheduler)?")
 """What comes with kind 66, the kernel's alone, after hotplug: 7.3 gives no message. Its other reason, an outdated
 `hotplug_seq`, has one."""

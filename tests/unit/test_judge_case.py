@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,7 +22,7 @@ from testbed.judge.catalogue import CODES
 from testbed.report import render, schema
 from testbed.spec import Clock, Role
 from testbed.status import Status
-from testbed.verdict import Finding, Outcome
+from testbed.verdict import Finding, Outcome, Verdict
 from tests.unit.case_builder import CaseBuilder, Script
 
 LOCKED = Script(lost_in="hold", ended="watchdog")
@@ -69,6 +70,97 @@ def test_the_truth_table_says_what_the_contract_says(facts: truth_table.Facts) -
 
 def test_generated_pages_are_current() -> None:
     assert docs.stale() == [], "run `python -m testbed.judge.docs --write`"
+
+
+# --- CPU hotplug ---------------------------------------------------------------------------------------------
+
+RESTART = 1 << 48
+OFFLINE = "cpu 1 going offline, exiting scheduler"
+
+
+def leaves(kind: int, message: str = "", **fields: Any) -> dict[str, Any]:
+    return {"e": "exit", "kind": kind, "code": 0, "message": message, "by_us": False, "source": "kernel", **fields}
+
+
+def hotplug(builder: CaseBuilder, script: Script, baseline: Script | None = None) -> tuple[Verdict, list[str]]:
+    """The verdict on `cpu-hotplug`, and the codes of the candidate's own findings."""
+    builder.demand("cpu-hotplug")
+    builder.run("cpu-hotplug", baseline, role=Role.BASELINE)
+    number = builder.run("cpu-hotplug", script)
+    builder.run("cpu-hotplug", script, repeats=number)
+    verdict = judge(builder.finish())
+    return verdict, [finding.code for finding in verdict.findings]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        leaves(66, OFFLINE),
+        leaves(66, "cpu 3 going online, exiting scheduler"),
+        leaves(66),
+        leaves(65, "my CPUs have changed", code=RESTART | 1 << 32, source="uei"),
+    ],
+    ids=["offline", "online", "no message", "its own request"],
+)
+def test_a_restart_that_a_moving_cpu_asks_for_is_advice(builder: CaseBuilder, left: dict[str, Any]) -> None:
+    verdict, codes = hotplug(builder, Script(during={"cpu": [left]}))
+    assert (verdict.verdict, codes) == (Outcome.PASS, ["restart-requested"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "left", "code"),
+    [
+        ("start", leaves(66, OFFLINE), "unregistered-by-kernel"),
+        ("start", leaves(66), "unregistered-by-kernel"),
+        ("health", leaves(66, after_ms=1500), "unregistered-by-kernel"),
+        ("start", leaves(65, code=RESTART, source="uei"), "self-ejected"),
+        ("health", leaves(65, code=RESTART, source="uei", after_ms=1500), "self-ejected"),
+        ("cpu", leaves(65, source="uei"), "self-ejected"),
+        ("cpu", leaves(66, "expected hotplug seq 2 did not match actual 4"), "unregistered-by-kernel"),
+        ("cpu", leaves(67, OFFLINE), "unregistered-by-kernel"),
+        ("cpu", leaves(1024, OFFLINE), "scheduler-error"),
+        ("cpu", leaves(1025, OFFLINE, code=RESTART), "self-ejected"),
+        ("cpu", leaves(1026, "hog[9] failed to run for 3.012s"), "runnable-task-stall"),
+        ("hold", leaves(1026, "hog[9] failed to run for 3.012s"), "runnable-task-stall"),
+    ],
+)
+def test_any_other_exit_around_hotplug_is_a_failure(
+    builder: CaseBuilder, verb: str, left: dict[str, Any], code: str
+) -> None:
+    verdict, codes = hotplug(builder, Script(during={verb: [left]}))
+    assert (verdict.verdict, codes[0]) == (Outcome.REJECT, code)
+    assert "restart-requested" not in codes
+
+
+@pytest.mark.parametrize(
+    ("at", "reason", "code"),
+    [
+        ("0.000001", "unregistered from BPF", "self-ejected"),
+        ("9999.000001", "unregistered from BPF", "self-ejected"),
+        ("9999.000001", "runnable task stall", "runnable-task-stall"),
+    ],
+)
+def test_a_request_for_a_restart_excuses_no_other_exit_on_the_console(
+    builder: CaseBuilder, at: str, reason: str, code: str
+) -> None:
+    """A program starts itself again after the request, and its next exit is told by the console alone."""
+    left = leaves(65, code=RESTART, source="uei")
+    console = f'[{at:>12}] sched_ext: BPF scheduler "sut" disabled ({reason})\n'
+    verdict, codes = hotplug(builder, Script(during={"cpu": [left]}, console=console))
+    assert (verdict.verdict, sorted(codes)) == (Outcome.REJECT, sorted(["restart-requested", code]))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "code", "outcome"),
+    [(None, "hotplug-blocked", Outcome.REJECT), ("EBUSY", "step-failed", Outcome.INCONCLUSIVE)],
+)
+def test_a_cpu_that_does_not_move_is_the_candidates_fault_only_where_eevdf_moves_it(
+    builder: CaseBuilder, baseline: str | None, code: str, outcome: Outcome
+) -> None:
+    others = Script(failing={"cpu": baseline}) if baseline else None
+    verdict, codes = hotplug(builder, Script(failing={"cpu": "CPU 1: not offline in time"}), others)
+    assert (verdict.verdict, code in codes) == (outcome, True)
+    assert {"hotplug-blocked", "step-failed"} - {code} - set(codes)
 
 
 # --- cases ---------------------------------------------------------------------------------------------------
