@@ -39,7 +39,6 @@ class Topology(Model):
         threads: hardware threads of a core.
         llcs: groups of cores that share a last-level cache.
         nodes: NUMA nodes, each a package with `llcs / nodes` caches and an equal share of the memory.
-        possible: CPUs that the kernel leaves room for; 0 is as many as are there.
     """
 
     cpus: int = Field(ge=1, le=64)
@@ -47,7 +46,6 @@ class Topology(Model):
     threads: int = Field(default=1, ge=1, le=2)
     llcs: int = Field(default=1, ge=1, le=16)
     nodes: int = Field(default=1, ge=1, le=8)
-    possible: int = Field(default=0, ge=0, le=128)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Topology:
@@ -62,13 +60,6 @@ class Topology(Model):
             )
         if self.memory_mb % self.nodes:
             raise ValueError(f"{self.memory_mb} MiB can't be shared out evenly among {self.nodes} nodes")
-        if self.possible and self.possible < self.cpus:
-            raise ValueError(f"{self.cpus} CPUs are there, and only {self.possible} are `possible`")
-        if self.possible % self.cpus:
-            raise ValueError(f"`possible` must be a multiple of `cpus` ({self.cpus}): whole packages are left out")
-        if self.possible > self.cpus and self.threads * self.llcs > 1:
-            # QEMU fills the places in order, so a core, cache or node would have no CPU, or half of them.
-            raise ValueError("CPUs that are not there (`possible`) need one thread a core, one LLC and one node")
         return self
 
     @property
@@ -79,7 +70,7 @@ class Topology(Model):
     @property
     def plain(self) -> bool:
         """Whether nothing but the number of CPUs tells this machine from another one."""
-        return self.threads * self.llcs == 1 and self.possible in (0, self.cpus)
+        return self.threads * self.llcs == 1
 
     def __str__(self) -> str:
         """The machine in a few words, without its memory."""
@@ -90,8 +81,6 @@ class Topology(Model):
             words.append(_counted(self.llcs, "LLC"))
         if self.nodes > 1:
             words.append(_counted(self.nodes, "node"))
-        if self.possible > self.cpus:
-            words.append(f"{self.possible} possible")
         return ", ".join(words)
 
 

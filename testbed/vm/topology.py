@@ -55,9 +55,6 @@ def options(topology: Topology, backend: Backend | None = None) -> list[str]:
 def _smp(topology: Topology) -> str:
     if topology.plain:
         return str(topology.cpus)
-    possible = max(topology.possible, topology.cpus)
     dies = topology.llcs // topology.nodes
-    # What is not there are whole packages, so that those which are there are complete.
-    sockets = topology.nodes * possible // topology.cpus
     cores = topology.cpus // (topology.llcs * topology.threads)
-    return f"{topology.cpus},maxcpus={possible},sockets={sockets},dies={dies},cores={cores},threads={topology.threads}"
+    return f"{topology.cpus},sockets={topology.nodes},dies={dies},cores={cores},threads={topology.threads}"
