@@ -23,6 +23,7 @@ from testbed.report import (
     Listener,
     TextProgress,
     VerdictReached,
+    defused,
     harmless,
     parse_formats,
     printed,
@@ -88,7 +89,7 @@ def add_formats(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FORMAT[=FILE]",
-        help="text (default), json, jsonl; to FILE instead of stdout; may be repeated",
+        help="text (default), json, jsonl, markdown, github, junit, sarif; to FILE instead of stdout; may be repeated",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 
@@ -144,7 +145,8 @@ def run(options: Options) -> int:
         result = trial.hold(request, desk)
         document = printed(result.verdict, case_dir=str(result.case), elapsed_s=result.elapsed_s)
         listener(VerdictReached(verdict=document))
-    return print_verdict(result.verdict, formats, result.case, result.elapsed_s)
+    path = request.candidate if isinstance(request.candidate, str) else ""
+    return print_verdict(result.verdict, formats, result.case, result.elapsed_s, path, request.policy)
 
 
 def build(options: Options) -> int:
@@ -159,7 +161,7 @@ def build(options: Options) -> int:
         if finding.status is Status.DONE:
             continue  # `testbed lint` shows advice
         lines = [f"{finding.code}: {finding.title}", *finding.message.splitlines(), f"hint: {finding.hint}", ""]
-        print("\n".join(harmless(line) for line in lines))
+        print(defused("\n".join(harmless(line) for line in lines)))
     facts = artifact.candidate
     print(f"{facts.name}: {facts.ops_name or facts.kind}, sha256 {facts.sha256}")
     for program in facts.programs:
@@ -238,14 +240,30 @@ def _create(path: Path) -> TextIO:
         raise UsageError(f"`{path}` can't be written: {(error.strerror or '').lower()}") from error
 
 
-def print_verdict(verdict: Verdict, formats: Sequence[Format], case: Path, elapsed_s: float) -> int:
-    """Write the verdict in every format that was asked for; returns the exit code."""
+def print_verdict(
+    verdict: Verdict, formats: Sequence[Format], case: Path, elapsed_s: float, path: str = "", policy: str = ""
+) -> int:
+    """Write the verdict in every format that was asked for; returns the exit code.
+
+    Args:
+        path: the candidate as the user named it, where it is a file.
+        policy: the policy as the user named it.
+    """
     width = shutil.get_terminal_size((100, 24)).columns
     for one in formats:
         if one.name == "jsonl":
             continue  # the listener wrote it as it happened
         colour = one.path is None and _colour(sys.stdout)
-        text = render(verdict, one.name, case_dir=str(case), elapsed_s=elapsed_s, colour=colour, width=width)
+        text = render(
+            verdict,
+            one.name,
+            case_dir=str(case),
+            elapsed_s=elapsed_s,
+            colour=colour,
+            width=width,
+            path=path,
+            policy=policy,
+        )
         if one.path is None:
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from testbed.case import canonical_json
 from testbed.errors import UsageError
-from testbed.report import text
+from testbed.report import github, junit, markdown, sarif, text
 from testbed.report.document import PrintedVerdict, dump, error_document, printed, schema, schema_text
+from testbed.report.escape import defused, harmless
 from testbed.report.events import (
     ADAPTER,
     Event,
@@ -22,11 +24,20 @@ from testbed.report.events import (
     StageStarted,
     VerdictReached,
 )
-from testbed.report.text import TextProgress, harmless, want_colour
+from testbed.report.subject import Subject
+from testbed.report.text import TextProgress, want_colour
 from testbed.verdict import Verdict
 from testbed.yamlfile import did_you_mean
 
-FORMATS = ("text", "json", "jsonl")
+WRITERS: dict[str, Callable[[Sequence[Subject]], str]] = {
+    "markdown": markdown.render,
+    "github": github.render,
+    "junit": junit.render,
+    "sarif": sarif.render,
+}
+"""Formats for other programs; they can tell of several candidates at once."""
+
+FORMATS = ("text", "json", "jsonl", *WRITERS)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,15 @@ def render(
     elapsed_s: float | None = None,
     colour: bool = False,
     width: int = 100,
+    path: str = "",
+    policy: str = "",
 ) -> str:
-    """A verdict in one of the formats."""
+    """A verdict in one of the formats.
+
+    Args:
+        path: the candidate as the user named it, for formats that point into a repository.
+        policy: the policy as the user named it.
+    """
     document = printed(verdict, case_dir=case_dir, elapsed_s=elapsed_s)
     match name:
         case "text":
@@ -73,6 +91,9 @@ def render(
             return canonical_json(dump(document)).decode("ascii")
         case "jsonl":
             return event_line(VerdictReached(verdict=document))
+        case _ if name in WRITERS:
+            named = path or ("" if verdict.candidate.kind == "program" else verdict.candidate.name)
+            return WRITERS[name]([Subject(named, document, policy=policy)])
         case _:
             raise UsageError(f"there is no format `{name}`", hint=did_you_mean(name, FORMATS))
 
@@ -102,6 +123,7 @@ class JsonLines:
 __all__ = [
     "ADAPTER",
     "FORMATS",
+    "WRITERS",
     "Event",
     "Format",
     "Heartbeat",
@@ -111,8 +133,10 @@ __all__ = [
     "StageEnded",
     "StageLine",
     "StageStarted",
+    "Subject",
     "TextProgress",
     "VerdictReached",
+    "defused",
     "error_document",
     "event_line",
     "harmless",

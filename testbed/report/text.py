@@ -2,14 +2,14 @@
 """The terminal: one line per scenario, findings with cause and hint, the case's path last.
 
 Everything that comes from a guest, a compiler or a candidate is untrusted: control characters and escape sequences are
-taken out, and nothing is read as rich's markup. Colour decorates and never carries meaning alone.
+taken out, nothing is read as rich's markup, and no line is a command of a CI runner's. Colour decorates and never
+carries meaning alone.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import textwrap
 from collections import deque
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from testbed.lint.texts import PREFIX
 from testbed.report.document import PrintedVerdict
+from testbed.report.escape import defused, harmless
 from testbed.report.events import Heartbeat, StageEnded, StageLine, StageStarted, VerdictReached
 from testbed.status import Status
 from testbed.verdict import Figure, Finding, Outcome, ScenarioResult
@@ -34,12 +35,6 @@ STYLES = {
 }
 WORDS = {Outcome.PASS: "pass", Outcome.REJECT: "rejected", Outcome.INCONCLUSIVE: "inconclusive"}
 TAIL = 10
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
-
-
-def harmless(text: str) -> str:
-    """Untrusted text as one line that does nothing to a terminal."""
-    return "".join(char for char in _ESCAPE.sub("", text.replace("\t", " ")) if char.isprintable())
 
 
 def want_colour(stream: TextIO) -> bool:
@@ -69,7 +64,7 @@ def render(verdict: PrintedVerdict, *, colour: bool = False, width: int = 100) -
     out = console(stream, colour=colour, width=width)
     for line in _lines(verdict, width):
         out.print(line)
-    return stream.getvalue()
+    return defused(stream.getvalue())
 
 
 def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
@@ -185,6 +180,11 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
+def _quiet(text: str) -> str:
+    """Untrusted text for a log: nothing to a terminal, and nothing to a CI runner."""
+    return defused(harmless(text))
+
+
 class TextProgress:
     """A listener that is quiet on success and loud on failure.
 
@@ -208,10 +208,10 @@ class TextProgress:
             case StageStarted():
                 self._tails[event.stage] = deque(maxlen=TAIL)
             case StageLine():
-                line = harmless(event.text)
+                line = _quiet(event.text)
                 self._tails.setdefault(event.stage, deque(maxlen=TAIL)).append(line)
                 if self._verbose:
-                    self._out.print(Text(f"  {harmless(event.stage)} | {line}"))
+                    self._out.print(Text(f"  {_quiet(event.stage)} | {line}"))
                 self._draw()
             case Heartbeat():
                 if event.text:
@@ -226,10 +226,10 @@ class TextProgress:
 
     def _ended(self, event: StageEnded) -> None:
         line = Text.assemble(
-            (f"{event.status:5}", STYLES[event.status]), f" {harmless(event.title)} ({event.elapsed_s:.1f} s)"
+            (f"{event.status:5}", STYLES[event.status]), f" {_quiet(event.title)} ({event.elapsed_s:.1f} s)"
         )
         if event.summary:
-            line.append(f": {harmless(event.summary)}")
+            line.append(f": {_quiet(event.summary)}")
         self._out.print(line)
         tail = self._tails.pop(event.stage, deque())
         if event.status in (Status.FAIL, Status.ERROR) and not self._verbose:
