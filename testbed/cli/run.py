@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from testbed.case import LiveProbe
     from testbed.cli.parser import Verbs
     from testbed.image import Image
+    from testbed.trial import Desk
     from testbed.verdict import Verdict
     from testbed.vm.guest import Boot, Guest
 
@@ -114,7 +115,6 @@ def run(options: Options) -> int:
     from testbed import image as images
     from testbed import trial
     from testbed.topology import wanted
-    from testbed.vm import snapshot
 
     request = trial.Request(
         candidate=given_candidate(options),
@@ -139,10 +139,10 @@ def run(options: Options) -> int:
             for title, command in trial.rehearse(request, image):
                 print(f"# {title}\n{command}")
             return int(ExitCode.PASS)
-        desk = trial.Desk(image, listener, make_guest, _probe, prepare=snapshot.prepare)
-        cancel_on_signal(desk.cancelled)
+        work = desk(image, listener)
+        cancel_on_signal(work.cancelled)
         _keep_alive(listener, stack)
-        result = trial.hold(request, desk)
+        result = trial.hold(request, work)
         document = printed(result.verdict, case_dir=str(result.case), elapsed_s=result.elapsed_s)
         listener(VerdictReached(verdict=document))
     path = request.candidate if isinstance(request.candidate, str) else ""
@@ -167,6 +167,14 @@ def build(options: Options) -> int:
     for program in facts.programs:
         print(f"  {program.section:40} {program.instructions} instructions")
     return int(ExitCode.PASS if artifact.ok else ExitCode.REJECT)
+
+
+def desk(image: Image, listener: Listener) -> Desk:
+    """What a trial on real guests needs."""
+    from testbed import trial
+    from testbed.vm import snapshot
+
+    return trial.Desk(image, listener, make_guest, _probe, prepare=snapshot.prepare)
 
 
 def make_guest(boot: Boot) -> Guest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from testbed.gate.document import schema_text as gate_schema_text
 from testbed.judge import catalogue, truth_table
 from testbed.lint import texts as lint
 from testbed.report.document import schema_text
@@ -20,6 +21,7 @@ def pages() -> dict[str, str]:
     """File name → content."""
     return {
         "codes.md": catalogue.page(),
+        "gate.schema.json": gate_schema_text(),
         "lint.md": lint.page(),
         "truth-table.md": truth_table.page(),
         "verdict.schema.json": schema_text(),
