@@ -6,7 +6,7 @@ VENV := .venv
 TESTBED := $(VENV)/bin/testbed
 JOBS ?= 2
 
-.PHONY: help setup schedulers demo test test-all unit lint image clean
+.PHONY: help setup schedulers demo test test-all unit lint workflows ci image clean
 
 help:
 	@echo 'make demo      set up and judge two real candidates: one passes, one is rejected'
@@ -15,7 +15,8 @@ help:
 	@echo 'make test      set up and test, real guests among it (about 15 minutes on 2 cores)'
 	@echo 'make test-all  every test'
 	@echo 'make unit      tests without guests'
-	@echo 'make lint      ruff, mypy, reuse'
+	@echo 'make lint      ruff, mypy, reuse, and what CI runs: zizmor, schemas of GitHub'
+	@echo 'make ci        what CI runs on every change: lint, and the tests without guests'
 
 setup: $(VENV)/.installed
 	@ci/system-packages
@@ -43,11 +44,19 @@ test-all: setup lint
 unit: $(VENV)/.installed
 	@$(VENV)/bin/pytest -n $(JOBS) -m 'not guest'
 
-lint: $(VENV)/.installed
+ci: setup lint unit
+
+lint: $(VENV)/.installed workflows
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/reuse lint --quiet
+
+workflows: $(VENV)/.installed
+	@$(VENV)/bin/zizmor --offline --quiet --no-progress .github/workflows ci/gate ci/merge ci/templates/github.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml ci/templates/github.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci ci/templates/gitlab-ci.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions ci/gate/action.yml ci/merge/action.yml
 
 clean:
 	rm -rf $(VENV) cases dist build
