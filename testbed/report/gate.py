@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from testbed.case import canonical_json
-from testbed.errors import ExitCode
 from testbed.gate.document import Document, Entry, State
 from testbed.report import WRITERS, text
 from testbed.report.document import printed
@@ -39,8 +38,9 @@ def _text(document: Document, *, colour: bool, width: int) -> str:
     lines = [_line(entry) for entry in document.candidates if entry.state is not State.ELSEWHERE]
     lines += [f"gone  {harmless(path)}" for path in document.deleted]
     lines += [f"note: {harmless(note)}" for note in document.notes]
-    word = "interrupted" if document.exit_code == ExitCode.INTERRUPTED else text.WORDS[document.verdict]
-    parts.append(defused("\n".join([*lines, f"{word}: {harmless(document.title)}"]) + "\n"))
+    last = harmless(document.title)  # of an interrupted gate it says so itself
+    lines.append(last if document.interrupted else f"{text.WORDS[document.verdict]}: {last}")
+    parts.append(defused("\n".join(lines) + "\n"))
     return "".join(parts)
 
 

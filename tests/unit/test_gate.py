@@ -337,6 +337,7 @@ def test_an_interrupted_gate_keeps_what_it_has_and_goes_on(
     document, stand = hold(repo, tmp_path / "g", {"three": good, "one": Interrupted("x"), "two": good})
     assert stand.asked == ["three", "one"]
     assert (document.exit_code, document.interrupted, document.complete) == (ExitCode.INTERRUPTED, True, False)
+    assert report.render(document, "text").endswith("\ninterrupted: 2 inconclusive, 1 passed\n")
     assert [entry.state for entry in document.candidates] == [State.JUDGED, State.WAITING, State.WAITING]
     document, stand = hold(repo, tmp_path / "g", {"one": good, "two": good})
     assert stand.asked == ["one", "two"]
