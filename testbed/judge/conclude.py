@@ -33,7 +33,7 @@ from testbed.verdict import (
     Verdict,
 )
 
-JUDGE_VERSION = 2
+JUDGE_VERSION = 3
 """Raised whenever the same evidence may get another verdict."""
 
 _BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse"))

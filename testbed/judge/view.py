@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 from testbed.case import CONSOLE_FILE, OUTCOME_FILE, STREAM_FILE, Event, RunEvidence, printable
@@ -128,15 +129,20 @@ class View:
     def cpus_moved(self, t: int, slack: int = 0) -> bool:
         """Whether a `cpu` step was under way at `t` ns of guest time, or had ended a moment before.
 
+        A scheduler that was attached after it knows the CPUs as they are, so what came before does not count.
+
         Args:
             t: the time of an event, or of a message on the console.
             slack: how many ns early the clock of `t` may be.
         """
-        return any(
-            step.t <= t + slack and (done is None or t <= done.t + RESTART_PATIENCE)
-            for step, done in self.steps
-            if step.text("verb") == "cpu"
-        )
+        until: float | None = None
+        for step, done in self.steps:
+            verb = step.text("verb")
+            if verb in ("attach", "cycle") and step.t <= t:
+                until = None
+            elif verb == "cpu" and step.t <= t + slack:
+                until = inf if done is None else done.t + RESTART_PATIENCE
+        return until is not None and t <= until
 
     def log(self, source: str) -> str:
         """Everything that one source said, in order."""

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from testbed import policy as policies
-from testbed.case import Case, Control, NotRun, write_atomic
+from testbed.case import Case, Control, NotRun, stream_line, write_atomic
 from testbed.errors import ExitCode
 from testbed.judge import catalogue, docs, judge, truth_table, verdict_bytes, write_verdict
 from testbed.judge.catalogue import CODES
@@ -23,7 +23,7 @@ from testbed.report import render, schema
 from testbed.spec import Clock, Role
 from testbed.status import Status
 from testbed.verdict import Finding, Outcome, Verdict
-from tests.unit.case_builder import CaseBuilder, Script
+from tests.unit.case_builder import KEY, CaseBuilder, Script
 
 LOCKED = Script(lost_in="hold", ended="watchdog")
 PAUSED = Script(lost_in="hold", ended="paused", reason="internal-error")
@@ -82,6 +82,14 @@ def leaves(kind: int, message: str = "", **fields: Any) -> dict[str, Any]:
     return {"e": "exit", "kind": kind, "code": 0, "message": message, "by_us": False, "source": "kernel", **fields}
 
 
+def second_attach_ends_with(run: Path, left: dict[str, Any]) -> None:
+    """Put an exit right behind the second `attach` of a stream, and sign what follows anew."""
+    events = [json.loads(line.split(b" ", 2)[2]) for line in (run / "stream").read_bytes().splitlines()]
+    at = [place for place, event in enumerate(events) if event["e"] == "attach"][1]
+    events.insert(at + 1, {"t": events[at]["t"], **left})
+    write_atomic(run / "stream", b"".join(stream_line(place, KEY, event) for place, event in enumerate(events)))
+
+
 def hotplug(builder: CaseBuilder, script: Script, baseline: Script | None = None) -> tuple[Verdict, list[str]]:
     """The verdict on `cpu-hotplug`, and the codes of the candidate's own findings."""
     builder.demand("cpu-hotplug")
@@ -130,6 +138,22 @@ def test_any_other_exit_around_hotplug_is_a_failure(
     verdict, codes = hotplug(builder, Script(during={verb: [left]}))
     assert (verdict.verdict, codes[0]) == (Outcome.REJECT, code)
     assert "restart-requested" not in codes
+
+
+@pytest.mark.parametrize(("kind", "code"), [(65, "self-ejected"), (66, "unregistered-by-kernel")])
+def test_a_cpu_that_went_before_the_scheduler_was_attached_is_no_reason_to_leave(
+    tmp_path: Path, kind: int, code: str
+) -> None:
+    """`cpu-hotplug` attaches once more while a CPU is away: who can't run like that says so right after."""
+    case = CaseBuilder(tmp_path / "case")
+    case.demand("cpu-hotplug")
+    case.run("cpu-hotplug", role=Role.BASELINE)
+    number = case.run("cpu-hotplug")
+    case.run("cpu-hotplug", repeats=number)
+    for run in (number, number + 1):
+        second_attach_ends_with(case.path / "runs" / f"{run:03}", leaves(kind, code=RESTART))
+    verdict = judge(case.finish())
+    assert (verdict.verdict, [finding.code for finding in verdict.findings]) == (Outcome.REJECT, [code])
 
 
 @pytest.mark.parametrize(
