@@ -4,14 +4,15 @@
  *
  * Failure mode: the ring's lock is made by hand, and as a loop in BPF has to end, who
  * has tried often enough goes on without it. That works as long as nobody is held up
- * between the two lines that take a place in the ring: a few hundred instructions.
- * When a hypervisor or an SMI stops a CPU just there, and another CPU enqueues in the
- * meantime, both write the same slot and one task is forgotten for good.
+ * between reading and writing the ring's tail, some thirty microseconds. When a
+ * hypervisor or an SMI stops a CPU just there, and another CPU enqueues in the meantime,
+ * both write the same slot and one task is forgotten for good.
  *
- * One order of events says nothing about it: about one seed in ten loses a task.
+ * One order of events says nothing about it: seed 0, the undisturbed machine, is fine,
+ * and about one seed in fifteen loses a task (seed 9 of the first fourteen).
  *
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
- * seeds: 50 of stall
+ * seeds: 30 of first-look
  */
 #include <scx/common.bpf.h>
 
@@ -19,7 +20,7 @@ char _license[] SEC("license") = "GPL";
 
 #define SHARED_DSQ	0
 #define RING_SIZE	4096	/* more than there are tasks */
-#define PATIENCE	500	/* tries until the lock is ignored */
+#define PATIENCE	300	/* tries until the lock is ignored */
 
 struct place {
 	s32 pid;
@@ -53,8 +54,8 @@ static void push(struct task_struct *p)
 
 	lock_ring();
 	at = tail;
-	/* a look at the last places, which makes the window a few microseconds wide */
-	bpf_for(i, 0, 32)
+	/* no task may be there twice: a look at the last places */
+	bpf_for(i, 0, 120)
 		if (ring[(at - i) % RING_SIZE].pid == p->pid)
 			seen_twice++;
 	place = &ring[at % RING_SIZE];
