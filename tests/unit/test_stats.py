@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.stats import compare, needed_samples, rank_test
+from testbed.stats import compare, holm, needed_samples, pairs_for, rank_test, sign_interval, sign_test
 from tests.unit import case_builder  # noqa: F401 - its hypothesis profile
 
 VALUES = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=10)
@@ -60,3 +60,34 @@ def test_few_noisy_runs_say_nothing() -> None:
 def test_simulated_pairs_must_agree() -> None:
     assert compare([1, 9], [2, 3], better="lower", noise=False) == "not distinguishable"
     assert compare([], [1], better="lower", noise=False) == "not measured"
+
+
+def test_the_sign_test_knows_the_textbook() -> None:
+    assert sign_test([1, 2, 3, 4, 5], [2, 3, 4, 5, 6]) == pytest.approx(2 / 32)
+    assert sign_test([1] * 9 + [3], [2] * 10) == pytest.approx(2 * 11 / 1024)
+    assert sign_test([1] * 9 + [2], [2] * 10) == pytest.approx(2 * 11 / 1024)  # a tie counts as the weaker side
+    assert sign_test([1.0] * 10, [1.5] * 10, resolution=0.5) == 1.0
+
+
+def test_the_sign_interval_says_how_sure_it_is() -> None:
+    assert sign_interval([5, 1, 4, 2, 3]) == (1, 5, 0.9375)
+    low, high, confidence = sign_interval(list(range(1, 21)))
+    assert (low, high) == (6, 15)  # the textbook's ranks for 20 values
+    assert confidence == pytest.approx(0.9586, abs=1e-4)
+    assert sign_interval([3]) == (3, 3, 0.0)
+
+
+@given(VALUES, VALUES)
+def test_the_sign_test_does_not_care_which_side_is_first(first: list[float], second: list[float]) -> None:
+    count = min(len(first), len(second))
+    assert sign_test(first[:count], second[:count]) == sign_test(second[:count], first[:count])
+
+
+def test_holm_raises_p_values_and_keeps_their_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+def test_more_figures_need_more_pairs() -> None:
+    assert [pairs_for(count) for count in (0, 1, 2, 3, 14)] == [6, 6, 7, 7, 10]
