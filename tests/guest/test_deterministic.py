@@ -125,10 +125,13 @@ def test_the_same_question_is_answered_from_the_cache_with_the_same_verdict(
     words = ("bpf/bad/drops_one_process.bpf.c", "--policy", "quick", "--clock", "sim", "-k", "first-look")
     again = testbed(tmp_path, *words)
     assert again.document["id"] == rejected.document["id"]
-    hosts = [json.loads(path.read_text()) for path in sorted(again.case.glob("runs/*/host.json"))]
-    assert [host.get("cached") for host in hosts] == [True] * len(hosts)
-    failing = [host for host in hosts if host["confirmed"]]
-    assert len(failing) >= 2, "a failure that was reported is confirmed in the cache"
+    found = [
+        json.loads((path / "host.json").read_text())
+        for path in sorted(again.case.glob("runs/*"))
+        if read_run(path).spec.role is Role.CANDIDATE
+    ]
+    # EEVDF's run may have been ended before it was done, when the failure was confirmed.
+    assert [(host["cached"], host["confirmed"]) for host in found] == [(True, True)] * 2
 
 
 @pytest.mark.slow
