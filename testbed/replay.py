@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ def _again(
 ) -> Replayed | None:
     title = f"{run.spec.scenario} ({run.spec.role}, seed {run.spec.seed})"
     listener(StageStarted(stage=run.name, title=title))
+    started = time.monotonic()
     engine = LocalEngine(image, inputs, guest, key=read_key(case.path / run.name))
     directory = work / run.spec.name
     executed = engine.execute(run.spec, directory, cancelled, lambda line: None)
@@ -165,7 +167,7 @@ def _again(
             stage=run.name,
             title=title,
             status=Status.PASS if found.identical else Status.ERROR,
-            elapsed_s=0.0,
+            elapsed_s=time.monotonic() - started,
             summary="" if found.identical else "another run than the one in the case",
         )
     )
