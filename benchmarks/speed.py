@@ -29,7 +29,7 @@ from testbed.image import Image
 from testbed.image.cpio import write_archive
 from testbed.spec import Clock, Role, RunSpec, Topology
 from testbed.vm import qemu, snapshot
-from testbed.vm.guest import Boot
+from testbed.vm.guest import Boot, Guest
 from testbed.vm.live import LiveGuest
 from testbed.vm.probe import JOB
 from testbed.vm.sim import SimGuest
@@ -111,19 +111,8 @@ def guest(image: Image, clock: Clock, run: Callable[[Boot], None]) -> Times:
         return Times(seen[0] if seen else None, total)
 
 
-def warm(boot: Boot) -> None:
-    """From the snapshot."""
-    machine = SimGuest(boot)
-    try:
-        machine.boot()
-        machine.run()
-    finally:
-        machine.close()
-
-
-def live(boot: Boot) -> None:
-    """Through virtme-ng."""
-    machine = LiveGuest(boot)
+def to_its_end(machine: Guest) -> None:
+    """Boot, run, close."""
     try:
         machine.boot()
         machine.run()
@@ -159,9 +148,9 @@ def main() -> int:
     image = images.ensure()
     snapshot.ensure(image, TWO, snapshot.Rate(shift=2, quantum=2_500))
     kinds: list[tuple[str, Clock, Callable[[Boot], None]]] = [
-        ("warm", Clock.SIM, warm),
+        ("warm", Clock.SIM, lambda boot: to_its_end(SimGuest(boot))),
         ("stock icount, cold", Clock.SIM, lambda boot: StockGuest(boot).run()),
-        ("live, virtme-ng", Clock.LIVE, live),
+        ("live, virtme-ng", Clock.LIVE, lambda boot: to_its_end(LiveGuest(boot))),
     ]
     # In turn, so that a machine that is busy for a while is busy for all of them.
     taken: dict[str, list[Times]] = {name: [] for name, _, _ in kinds}
