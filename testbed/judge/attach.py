@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from testbed.case import Event, printable
-from testbed.judge.view import NS_PER_MS, NS_PER_S, View
+from testbed.judge.view import NS_PER_MS, View
 from testbed.verdict import EvidenceRef, Finding
 
 _REJECTED = re.compile(r"BPF program load failed|BEGIN PROG LOAD LOG|processed \d+ insns")
@@ -95,27 +95,36 @@ def _tail(text: str) -> str:
 
 def _stayed(view: View) -> Iterator[Finding]:
     """Between attaching and detaching: enabled, by us, once, with all tasks."""
-    moved = next((e for e in view.run.stream.of("tampered") if "enable_seq" in e.text("what")), None)
+    asked = view.restart
+
+    def excused(event: Event) -> bool:
+        """A scheduler that asked to be restarted while CPUs moved may be, and only then."""
+        return asked is not None and view.cpus_moved(event.t)
+
+    moves = (event for event in view.run.stream.of("tampered") if "enable_seq" in event.text("what"))
+    moved = next((event for event in moves if not excused(event)), None)
     attached: Event | None = None
+    sequence = 0
     gone: Event | None = None
     rejected: Event | None = None
     for event in view.run.stream.events:
         match event.name:
             case "attach":
                 attached = event if event.flag("ok") else None
+                sequence = event.integer("enable_seq")
             case "detach" | "exit":
                 attached = None
             case "step" if event.text("verb") in ("detach", "cycle", "attach"):
                 attached = None
             case "beat" if attached is not None:
-                if event.integer("enable_seq") > attached.integer("enable_seq"):
-                    moved = moved or event
+                if event.integer("enable_seq") > sequence:
+                    sequence = event.integer("enable_seq")
+                    moved = moved or (None if excused(event) else event)
                 elif event.text("state") not in ("enabled", ""):
                     gone = gone or event
                 if event.integer("rejected") > 0:
                     rejected = rejected or event
-    asked = view.restart
-    if moved is not None and (asked is None or moved.t < asked.t - NS_PER_S):
+    if moved is not None:
         yield view.found(
             "restart-loop",
             f"`enable_seq` moved {view.since_attach(moved)} although the testbed attached nothing",
