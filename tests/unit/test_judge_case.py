@@ -156,6 +156,13 @@ def test_a_cpu_that_went_before_the_scheduler_was_attached_is_no_reason_to_leave
     assert (verdict.verdict, [finding.code for finding in verdict.findings]) == (Outcome.REJECT, [code])
 
 
+def test_one_excused_restart_excuses_no_loop_of_them(builder: CaseBuilder) -> None:
+    again = {"e": "tampered", "what": "enable_seq moved from 3 to 4 without us"}
+    verdict, codes = hotplug(builder, Script(during={"cpu": [leaves(66)], "health": [{**again, "after_ms": 5000}]}))
+    assert verdict.verdict is Outcome.REJECT
+    assert "restart-loop" in codes
+
+
 @pytest.mark.parametrize(
     ("at", "reason", "code"),
     [
