@@ -137,7 +137,7 @@ def frozen(image: Image, at: Moment, case: Case, files: Path, cancelled: threadi
     with tempfile.TemporaryDirectory(prefix="testbed-frozen-") as name:
         directory = Path(name)
         boot = Boot(spec, image, directory, files, read_key(case.path / at.run.name), cancelled, lambda line: None)
-        saved = snapshot.ensure(image, spec.topology, snapshot.rate_of(spec), cancelled=cancelled)
+        saved = snapshot.ensure_for(image, spec, files, cancelled)
         process = qemu.Process(boot, ACCELERATOR)
         extra = ["-chardev", f"socket,id=person,path=/out/{MONITOR},server=on,wait=off", "-mon", "chardev=person"]
         process.prepare()

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,11 @@ from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.scenario import Scenario
 from testbed.spec import Clock, Role, RunSpec
 from testbed.status import Status
+from testbed.vm import snapshot
+
+ATTACH_WORTH_NS = 5_000_000_000
+"""Guest time of an attach from which on the runs that follow begin with the candidate attached. Saving and checking
+another snapshot takes the host some 2 s, the first second of an attach less than one."""
 
 
 def _in_words(line: str) -> str:
@@ -84,6 +89,7 @@ class Pool:
     _failed_again: set[int] = field(default_factory=set)
     _repeated: set[int] = field(default_factory=set)
     _executed: dict[int, Executed] = field(default_factory=dict)
+    _attach_ns: dict[str, int] = field(default_factory=dict)
     _next: int = 0
     _begin: float = field(default_factory=time.monotonic)
     _started: dict[int, float] = field(default_factory=dict)
@@ -103,8 +109,7 @@ class Pool:
         with self._stop_with_engine(), ThreadPoolExecutor(self.jobs, thread_name_prefix="guest") as threads:
             try:
                 while (waiting or running) and not self._stop.is_set():
-                    while waiting and len(running) < self.jobs:
-                        spec = waiting.popleft()
+                    while len(running) < self.jobs and (spec := self._take(waiting, running.values())) is not None:
                         if spec.repeats in self._repeated:
                             continue  # it was to be spot-checked, and has failed and been repeated since
                         if spec.repeats is not None:
@@ -120,12 +125,32 @@ class Pool:
                             continue
                         self._executed[spec.number] = executed
                         evidence = read_run(self.case / RUNS_DIR / spec.name)
+                        if spec.candidate not in self._attach_ns and snapshot.may_begin_attached(spec):
+                            attach = evidence.stream.first("attach")
+                            self._attach_ns[spec.candidate] = attach.integer("elapsed_ns") if attach is not None else 0
                         if (repeat := self._look(spec, evidence)) is not None:
                             waiting.appendleft(repeat)
                         elif self._to_be_checked(spec):
                             waiting.append(self._repeat(spec))
             finally:
                 self._stop.set()
+
+    def _take(self, waiting: deque[RunSpec], running: Iterable[RunSpec]) -> RunSpec | None:
+        """The next run that may start.
+
+        The first of a candidate goes ahead: how long its attach takes decides what the others begin with. That must not
+        depend on how many guests run side by side.
+        """
+        ahead = {spec.candidate for spec in running if snapshot.may_begin_attached(spec)} - self._attach_ns.keys()
+        for place, spec in enumerate(waiting):
+            if spec.repeats is not None or not snapshot.may_begin_attached(spec):
+                del waiting[place]
+                return spec
+            if spec.candidate not in ahead:
+                del waiting[place]
+                long = self._attach_ns.get(spec.candidate, 0) >= ATTACH_WORTH_NS
+                return spec.model_copy(update={"attached": True}) if long else spec
+        return None
 
     def _execute(self, spec: RunSpec) -> Executed | None:
         stage = f"{RUNS_DIR}/{spec.name}"

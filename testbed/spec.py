@@ -97,6 +97,8 @@ class RunSpec(Model):
         candidate: sha256 of the artifact that is attached; empty for EEVDF.
         job: the job text for the guest runner (docs/reference/guest-protocol.md).
         files: sha256 of the cpio archive that travels with the job.
+        attached: begins in a machine that was saved with the candidate attached (testbed/vm/snapshot.py), so that the
+            job's first step, `attach`, is done before anybody looks (sim only).
         parallel_quantum: instructions that one vCPU may run ahead of another (sim only). With the default shift 10 µs,
             which is the resolution of what a run may say about latencies.
         icount_shift: one instruction takes 2**icount_shift virtual ns (sim only). The default makes a CPU of 250
@@ -116,6 +118,7 @@ class RunSpec(Model):
     job: str
     files: str
     image: str
+    attached: bool = False
     parallel_quantum: int = Field(default=2_500, ge=1, le=10_000_000)
     icount_shift: int = Field(default=2, ge=0, le=10)
     wall_limit_s: int = Field(gt=0)

@@ -71,7 +71,7 @@ def run_key(spec: RunSpec) -> str:
     """Hash of everything that a sim run is a function of."""
     inputs = spec.model_dump(mode="json", by_alias=True, exclude=_PLACE)
     rate = snapshot.rate_of(spec)
-    begin = snapshot.key_of(spec.image, spec.topology, rate)
+    begin = snapshot.key_of(spec.image, spec.topology, rate, snapshot.prefix_of(spec))
     return sha256(canonical_json([VERSION, inputs, begin, *snapshot.machine(spec.topology, rate)]))
 
 

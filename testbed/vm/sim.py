@@ -62,9 +62,7 @@ class SimGuest:
         """
         spec = self._boot.spec
         try:
-            saved = snapshot.ensure(
-                self._boot.image, spec.topology, snapshot.rate_of(spec), cancelled=self._boot.cancelled
-            )
+            saved = snapshot.ensure_for(self._boot.image, spec, self._boot.files, self._boot.cancelled)
         except Interrupted:
             self._interrupted = True
             return

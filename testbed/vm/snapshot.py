@@ -4,6 +4,9 @@
 The guest's runner stops the machine itself, by a write to a port, so the moment is a function of the image and the
 machine's options like everything else in `sim`: two snapshots of the same have the same memory, wherever they are made.
 Memory is a file that every guest maps privately, so loading reads only what a run touches, and guests share the rest.
+
+A second snapshot may be made from the first, with a candidate attached: where the verifier has minutes of guest time to
+do, all runs but the first are spared it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +30,9 @@ from testbed.image import Image
 from testbed.image.cache import Cache, disk_errors
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.sandbox import Bind, Sandbox, kill_group
-from testbed.spec import Model, RunSpec, Topology, sha256
+from testbed.spec import Clock, Model, RunSpec, Topology, sha256
 from testbed.status import Status
-from testbed.vm import qemu
+from testbed.vm import qemu, qmp
 from testbed.vm import topology as topologies
 from testbed.vm.qmp import Monitor
 
@@ -46,7 +50,14 @@ PLACE = "/work"
 READY = b"testbed-runner: ready\n"
 #: Host time; booting takes 8 s on a slow machine of its own.
 BOOT_WALL_S = 300.0
+#: The verifier takes 64 s of guest time for scx_lavd.
+ATTACH_WALL_S = 1800.0
 LOAD_WALL_S = 60.0
+#: So many snapshots with a candidate attached are kept, the latest; each takes some 200 MB.
+KEPT_ATTACHED = 12
+#: Nobody judges what is said while a snapshot is made.
+_PREFIX_KEY = bytes(32)
+_SETTINGS = ("testbed-job", "seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved")
 _BLOCK = 1 << 16
 _ZEROES = bytes(_BLOCK)
 
@@ -71,8 +82,35 @@ class Facts(Model):
     image: str
     topology: Topology
     rate: Rate
+    attached: str = Field(default="", description="hash of what was done before it was saved")
     ram: str
     state: str
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a saved machine has done before it waits for its job.
+
+    Attributes:
+        job: the job's text, which ends with the candidate attached.
+        files: sha256 of the archive that travels with it.
+    """
+
+    job: str
+    files: str
+
+    @property
+    def sha256(self) -> str:
+        """Name of it all."""
+        return sha256(canonical_json([self.job, self.files]))
+
+
+class _NotReadyError(HostError):
+    """The machine that was to be saved never came to the point."""
+
+
+class NotAttachedError(HostError):
+    """The candidate did not attach in the machine that was to be saved."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +153,35 @@ def rate_of(spec: RunSpec) -> Rate:
     return Rate(shift=spec.icount_shift, quantum=spec.parallel_quantum)
 
 
-def key_of(image_id: str, topology: Topology, rate: Rate) -> str:
+def key_of(image_id: str, topology: Topology, rate: Rate, prefix: Prefix | None = None) -> str:
     """What a snapshot is a function of, as a hash."""
-    return sha256(canonical_json([VERSION, image_id, *machine(topology, rate, saving=True)]))
+    more = [] if prefix is None else [prefix.sha256]
+    return sha256(canonical_json([VERSION, image_id, *machine(topology, rate, saving=True), *more]))
+
+
+def may_begin_attached(spec: RunSpec) -> bool:
+    """Whether the first thing that a run does is to attach its candidate."""
+    if spec.clock is not Clock.SIM or not spec.candidate:
+        return False
+    first = next((line for line in spec.job.splitlines() if line.split(" ")[0] not in _SETTINGS), "")
+    return first.startswith("attach ")
+
+
+def prefix_of(spec: RunSpec) -> Prefix | None:
+    """What the machine that a run starts from has done, None if nothing but to boot."""
+    if not spec.attached:
+        return None
+    lines = [line for line in spec.job.splitlines() if line.split(" ")[0] in ("testbed-job", "candidate", "timeout_ms")]
+    attach = next(line for line in spec.job.splitlines() if line.startswith("attach "))
+    patience_ms = int(attach.split(" ")[1]) + 10_000
+    header, *settings = lines
+    lines = [header, "seed 0", f"limit {patience_ms}", *settings, attach, "save"]
+    return Prefix("".join(f"{line}\n" for line in lines), spec.files)
 
 
 _guard = threading.Lock()
 _known: dict[Path, Snapshot] = {}
+_hopeless: set[Path] = set()
 
 
 def _nothing(text: str) -> None:
@@ -133,6 +193,8 @@ def ensure(
     topology: Topology,
     rate: Rate,
     *,
+    prefix: Prefix | None = None,
+    files: Path | None = None,
     cancelled: threading.Event | None = None,
     told: Callable[[str], None] = _nothing,
 ) -> Snapshot:
@@ -142,19 +204,25 @@ def ensure(
         image: kernel, root and QEMU.
         topology: the machine.
         rate: how its instructions become time.
+        prefix: what it does before it is saved, besides booting.
+        files: the archive that the prefix needs.
         cancelled: ends the making.
         told: called with a line for people.
 
     Raises:
         HostError: it can't be made here.
+        NotAttachedError: nor ever, because the candidate does not get there.
         Interrupted: `cancelled` was set.
     """
     cache = Cache.open()
-    key = key_of(image.id, topology, rate)
+    key = key_of(image.id, topology, rate, prefix)
     place = cache.snapshots / key
     with _guard:
         if place in _known:
             return _known[place]
+        if place in _hopeless:
+            raise NotAttachedError("the candidate did not attach")
+    cancelled = cancelled or threading.Event()
     with cache.lock(f"snapshot-{key[:16]}", lambda: told("another process prepares this guest, waiting for it")):
         found = _read(place)
         if found is None and place.exists():
@@ -165,7 +233,13 @@ def ensure(
             with disk_errors("a snapshot", cache.root), cache.workspace() as work:
                 directory = work / "snapshot"
                 directory.mkdir()
-                _make(image, topology, rate, key, directory, cancelled or threading.Event())
+                making = _Making(image, topology, rate, key, directory, cancelled)
+                if prefix is None:
+                    making.boot()
+                else:
+                    assert files is not None
+                    _attach(making, prefix, files, place, told)
+                    _make_room(cache)
                 cache.publish(directory, place)
             found = _read(place)
             if found is None:
@@ -173,6 +247,33 @@ def ensure(
     with _guard:
         _known[place] = found
     return found
+
+
+def _attach(making: _Making, prefix: Prefix, files: Path, place: Path, told: Callable[[str], None]) -> None:
+    """Make a snapshot from the one that only booted; remember it if the candidate does not get there."""
+    base = ensure(making.image, making.topology, making.rate, cancelled=making.cancelled, told=told)
+    try:
+        making.attach(base, prefix, files)
+    except NotAttachedError:
+        with _guard:
+            _hopeless.add(place)
+        raise
+
+
+def ensure_for(image: Image, spec: RunSpec, files: Path, cancelled: threading.Event) -> Snapshot:
+    """What a run starts from: with its candidate attached, if the spec says so and the candidate gets there.
+
+    Raises:
+        HostError: it can't be made here.
+        Interrupted: `cancelled` was set.
+    """
+    prefix, rate = prefix_of(spec), rate_of(spec)
+    if prefix is not None:
+        try:
+            return ensure(image, spec.topology, rate, prefix=prefix, files=files, cancelled=cancelled)
+        except NotAttachedError:
+            pass  # then the run's own attach says why, always in the same words
+    return ensure(image, spec.topology, rate, cancelled=cancelled)
 
 
 def prepare(image: Image, spec: RunSpec, listener: Listener, cancelled: threading.Event) -> None:
@@ -234,55 +335,134 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _make(image: Image, topology: Topology, rate: Rate, key: str, directory: Path, cancelled: threading.Event) -> None:
-    """Boot the machine, wait until the runner stops it, save it.
+@dataclass(frozen=True)
+class _Making:
+    """A snapshot on its way."""
 
-    Raises:
-        HostError: it did not get there.
-        Interrupted: `cancelled` was set.
-    """
-    argv = _sandbox(image, topology, directory).command(machine(topology, rate, saving=True))
-    (directory / "command.txt").write_text(shlex.join(argv) + "\n", encoding="utf-8")
-    with (directory / QEMU_LOG_FILE).open("wb") as log:
+    image: Image
+    topology: Topology
+    rate: Rate
+    key: str
+    directory: Path
+    cancelled: threading.Event
+
+    def boot(self) -> None:
+        """Boot the machine, wait until the runner stops it, save it.
+
+        Raises:
+            HostError: it did not get there.
+            Interrupted: `cancelled` was set.
+        """
+        self._save(self._sandbox(), (), load_first=False, attached="")
+
+    def attach(self, base: Snapshot, prefix: Prefix, files: Path) -> None:
+        """Load a copy of `base`, wait until the candidate is attached, save it.
+
+        Raises:
+            NotAttachedError: it did not get there.
+            Interrupted: `cancelled` was set.
+        """
+        for node in range(self.topology.nodes):
+            _copy_sparse(base.path / f"{RAM_FILE}{node}", self.directory / f"{RAM_FILE}{node}")
+        job = self.directory / "in"
+        job.mkdir()
+        (job / "job").write_text(prefix.job, encoding="ascii")
+        (job / "key").write_bytes(_PREFIX_KEY)
+        sandbox = self._sandbox(Bind(job, "/job"), Bind(files, "/tmp/files"), *loading(base))
         try:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        except OSError as error:
-            raise HostError(f"`{argv[0]}` can't be started: {error.strerror}") from error
-    monitor = Monitor(directory, "qmp")
-    try:
-        _wait_until_ready(process, monitor, directory, cancelled)
-        ignore_shared(monitor)
-        monitor.ask("migrate", uri=f"file:/out/{STATE_FILE}")
-        wait_for_migration(monitor)
-    finally:
-        kill_group(process)
-        monitor.close()
-    (directory / "qmp").unlink(missing_ok=True)
-    facts = Facts(
-        schema="testbed.snapshot/1",
-        key=key,
-        image=image.id,
-        topology=topology,
-        rate=rate,
-        ram=_memory_hash(directory, topology),
-        state=_hash(directory / STATE_FILE),
-    )
-    (directory / MANIFEST_FILE).write_bytes(canonical_json(facts.model_dump(mode="json", by_alias=True)))
-    for file in directory.iterdir():
-        file.chmod(0o444)
+            self._save(sandbox, (*qemu.JOB_ITEMS, *LOAD_OPTIONS), load_first=True, attached=prefix.sha256)
+        except _NotReadyError as error:
+            raise NotAttachedError(error.message, hint=error.hint) from error
+        shutil.rmtree(job)
+
+    def _sandbox(self, *more: Bind) -> Sandbox:
+        """The sandbox of the machine that is saved; it writes a file as large as its memory."""
+        room = qemu.room(self.image, self.directory, self.topology, read_only=more)
+        return room.with_limits(file_bytes=(self.topology.memory_mb << 20) + (64 << 20))
+
+    def _save(self, sandbox: Sandbox, options: Iterable[str], *, load_first: bool, attached: str) -> None:
+        directory = self.directory
+        argv = sandbox.command([*machine(self.topology, self.rate, saving=True), *options])
+        (directory / "command.txt").write_text(shlex.join(argv) + "\n", encoding="utf-8")
+        with (directory / QEMU_LOG_FILE).open("wb") as log:
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            except OSError as error:
+                raise HostError(f"`{argv[0]}` can't be started: {error.strerror}") from error
+        monitor = Monitor(directory, "qmp")
+        try:
+            if load_first:
+                _wait_for_monitor(process, monitor, self.cancelled)
+                load(monitor)
+            _wait_until_ready(process, monitor, directory, self.cancelled, ATTACH_WALL_S if load_first else BOOT_WALL_S)
+            ignore_shared(monitor)
+            monitor.ask("migrate", uri=f"file:/out/{STATE_FILE}")
+            wait_for_migration(monitor)
+        finally:
+            kill_group(process)
+            monitor.close()
+        (directory / "qmp").unlink(missing_ok=True)
+        facts = Facts(
+            schema="testbed.snapshot/1",
+            key=self.key,
+            image=self.image.id,
+            topology=self.topology,
+            rate=self.rate,
+            attached=attached,
+            ram=_memory_hash(directory, self.topology),
+            state=_hash(directory / STATE_FILE),
+        )
+        (directory / MANIFEST_FILE).write_bytes(canonical_json(facts.model_dump(mode="json", by_alias=True)))
+        for file in directory.iterdir():
+            if file.is_file():
+                file.chmod(0o444)
 
 
-def _sandbox(image: Image, topology: Topology, directory: Path) -> Sandbox:
-    """The sandbox of the machine that is saved; it writes a file as large as its memory."""
-    return qemu.room(image, directory, topology).with_limits(file_bytes=(topology.memory_mb << 20) + (64 << 20))
+def _copy_sparse(source: Path, target: Path) -> None:
+    """Copy what is no hole."""
+    with source.open("rb") as old, target.open("xb") as new:
+        size = os.fstat(old.fileno()).st_size
+        new.truncate(size)
+        at = 0
+        while at < size:
+            try:
+                at = os.lseek(old.fileno(), at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole up to the end
+                break
+            end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
+            while at < end:
+                at += os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
+
+
+def _make_room(cache: Cache) -> None:
+    """Drop the oldest snapshots with a candidate attached; a run that just maps one keeps its bytes."""
+    found: list[tuple[float, Path]] = []
+    for place in cache.snapshots.iterdir():
+        try:
+            if Facts.model_validate_json((place / MANIFEST_FILE).read_bytes()).attached:
+                found.append((place.stat().st_mtime, place))
+        except (OSError, ValidationError):
+            continue
+    for _, place in sorted(found)[: max(0, len(found) - KEPT_ATTACHED + 1)]:
+        with cache.workspace() as work:
+            place.rename(work / "gone")
+
+
+def _wait_for_monitor(process: subprocess.Popen[bytes], monitor: Monitor, cancelled: threading.Event) -> None:
+    deadline = time.monotonic() + qemu.LISTEN_S
+    while not monitor.connect():
+        if cancelled.wait(qmp.POLL_S):
+            raise Interrupted("interrupted while a guest was prepared")
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise HostError("the guest that runs start from can't be prepared: QEMU does not listen to its monitor")
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], monitor: Monitor, directory: Path, cancelled: threading.Event
+    process: subprocess.Popen[bytes], monitor: Monitor, directory: Path, cancelled: threading.Event, patience_s: float
 ) -> None:
-    deadline = time.monotonic() + BOOT_WALL_S
+    deadline = time.monotonic() + patience_s
     while True:
         if cancelled.wait(qemu.POLL_S):
             raise Interrupted("interrupted while a guest was prepared")
@@ -291,15 +471,19 @@ def _wait_until_ready(
         if connected and "GUEST_PANICKED" in events and _said(directory / STREAM_FILE).endswith(READY):
             return
         ended = process.poll()
-        if ended is not None or "GUEST_PANICKED" in events or time.monotonic() > deadline:
+        if ended is not None or "GUEST_PANICKED" in events:
             how = f"QEMU ended with status {ended}" if ended is not None else "it never became ready"
-            last = _said(directory / QEMU_LOG_FILE) or _said(directory / CONSOLE_FILE)
-            words = last.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
-            raise HostError(
-                f"the guest that all runs start from can't be prepared: {how}; its last words: "
-                + "".join(char for char in words[0] if char.isprintable())[:200],
-                hint="`testbed doctor` boots one and says more",
-            )
+            raise _NotReadyError(_lost(directory, how), hint="`testbed doctor` boots one and says more")
+        if time.monotonic() > deadline:
+            how = f"it was not ready in {patience_s:.0f} s"
+            raise HostError(_lost(directory, how), hint="try again when this machine is less busy")
+
+
+def _lost(directory: Path, how: str) -> str:
+    last = _said(directory / QEMU_LOG_FILE) or _said(directory / CONSOLE_FILE)
+    words = last.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
+    said = "".join(char for char in words[0] if char.isprintable())[:200]
+    return f"the guest that runs start from can't be prepared: {how}; its last words: {said}"
 
 
 def _said(path: Path) -> bytes:

@@ -12,13 +12,17 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
-from testbed import digest, scenario
+from testbed import digest, policy, scenario, trial
+from testbed.build import build, guest_command
+from testbed.candidate import read_candidate
 from testbed.case import CONSOLE_FILE, TRACE_FILE, Ended, read_run
 from testbed.cli.run import make_guest
 from testbed.engine.local import LocalEngine
 from testbed.image import Image
 from testbed.image.cpio import write_archive
+from testbed.judge import assess
 from testbed.spec import Clock, Role, RunSpec, Topology
+from testbed.status import Status
 from testbed.vm import snapshot
 from tests.guest.conftest import COMMAND, ROOT, Answer, environment, testbed
 
@@ -73,6 +77,47 @@ def test_seeds_change_what_differs_between_two_boots(image: Image, tmp_path: Pat
     assert [comm for _, comm, _ in tasks[0]] != [comm for _, comm, _ in tasks[1]]
     assert {pid for _, _, pid in tasks[0]}.isdisjoint({pid for _, _, pid in tasks[1]})
     assert not any(comm.startswith("tb-") for some in tasks for _, comm, _ in some)
+
+
+def attached_run(image: Image, tmp: Path, source: str, *, seed: int = 0) -> Path:
+    """One run of a scheduler of ours that begins attached."""
+    work = tmp / f"attached-{len(list(tmp.iterdir()))}"
+    artifact = build(read_candidate(str(ROOT / source)), image, work / "candidate")
+    packed = trial.archives(artifact, {}, work)
+    words = guest_command(artifact)
+    begin = spec(image, packed.candidate, seed=seed).model_copy(
+        update={
+            "role": Role.CANDIDATE,
+            "candidate": artifact.candidate.sha256,
+            "job": scenario.job_text(scenario.load_all()["first-look"], seed=seed, candidate=words, kind="object"),
+            "attached": True,
+        }
+    )
+    place = work / "000"
+    engine = LocalEngine(image, dict(packed.by_hash), make_guest)
+    assert engine.execute(begin, place, threading.Event(), lambda line: None) is not None
+    return place
+
+
+def test_a_run_that_begins_attached_repeats_and_is_judged_like_any_other(image: Image, tmp_path: Path) -> None:
+    good = [attached_run(image, tmp_path, "bpf/good/global_fifo.bpf.c", seed=seed) for seed in (0, 0, 3)]
+    assert digest.parting(good[0], good[1]) is None
+    assert digest.parting(good[0], good[2]) is not None, "a seed is another run"
+    first = read_run(good[0])
+    assert first.stream.damage == ()
+    attach = first.stream.first("attach")
+    assert attach is not None and attach.flag("ok") and attach.flag("before")
+    assert first.stream.first("load") is None, "the verifier did its work before"
+    hello, began = first.stream.events[0], attach.t - first.stream.events[0].t
+    assert (hello.name, hello.text("state")) == ("hello", "enabled")
+    assert began < 100_000_000
+    demanded, _ = policy.load("quick")
+    look = scenario.load_all()["first-look"]
+    assert assess(first, scenario=look, policy=demanded, baseline=None, sources={}).status is Status.PASS
+
+    bad = read_run(attached_run(image, tmp_path, "bpf/bad/drops_one_process.bpf.c"))
+    found = assess(bad, scenario=look, policy=demanded, baseline=None, sources={}).findings
+    assert {one.code for one in found} == {"runnable-task-stall"}
 
 
 @pytest.fixture(scope="module")

@@ -228,3 +228,39 @@ def test_one_guest_at_a_time_repeats_nothing_early(tmp_path: Path) -> None:
     bench.pool.early_repeat = True
     bench.run()
     assert [spec.repeats for spec in bench.specs] == [None] * len(plan(question()).specs)
+
+
+def attaches_in(seconds: float) -> Callable[[RunSpec], Script]:
+    attach = {
+        "t": 2_000_000_000, "e": "attach", "ok": True, "stage": "enable", "errno": "", "detail": "", "ops": "slow",
+        "enable_seq": 1, "timeout_ms": 3000, "elapsed_ns": int(seconds * 1e9),
+    }  # fmt: skip
+    return lambda spec: Script(events=(HELLO, attach, ENDED))
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 8])
+def test_after_a_long_attach_the_other_runs_begin_with_the_candidate_attached(tmp_path: Path, jobs: int) -> None:
+    bench = Bench(tmp_path, attaches_in(60.0), run_all=True, jobs=jobs)
+    bench.run()
+    attached = {(spec.scenario, spec.role): spec.attached for spec in bench.specs if spec.repeats is None}
+    first = plan(question()).specs[0].scenario
+    for (name, role), found in attached.items():
+        steps = scenario.load_all()[name].steps
+        assert found == (role is Role.CANDIDATE and name != first and steps[0].verb == "attach"), (name, role)
+
+
+def test_after_a_short_attach_every_run_attaches_by_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, attaches_in(0.8))
+    bench.run()
+    assert not any(spec.attached for spec in bench.specs)
+
+
+def test_what_repeats_a_run_begins_as_it_did(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, attaches_in(60.0), run_all=True)
+    bench.pool.spot_check = lambda spec: True
+    bench.run()
+    by_number = {spec.number: spec for spec in bench.specs}
+    repeats = [spec for spec in bench.specs if spec.repeats is not None]
+    assert any(spec.attached for spec in repeats)
+    for spec in repeats:
+        assert spec.repeats is not None and spec.attached == by_number[spec.repeats].attached

@@ -15,7 +15,7 @@
 
 #include "runner.h"
 
-static void hello(void)
+void hello(void)
 {
 	struct utsname u;
 	unsigned char cpus[1024];
@@ -45,6 +45,15 @@ static void hello(void)
 	/* the kernel's SCX_WATCHDOG_MAX_TIMEOUT, which is no enumerator and so cannot be asked for */
 	ev_u64(&j, "timeout_max_ms", 30000);
 	topology_tell(&j);
+	ev_send(&j);
+}
+
+void told_job(void)
+{
+	struct json j;
+
+	ev_begin(&j, "job");
+	ev_i64(&j, "steps", job.nsteps);
 	ev_send(&j);
 }
 
@@ -130,9 +139,7 @@ static int run(void)
 	if (files && len && cpio_unpack(files, len, "/job", why, sizeof(why)))
 		goto bad;
 	free(files);
-	ev_begin(&j, "job");
-	ev_i64(&j, "steps", job.nsteps);
-	ev_send(&j);
+	told_job();
 
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 1 << 20);

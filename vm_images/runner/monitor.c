@@ -20,7 +20,7 @@
 
 static _Atomic bool over, steps_done, steps_ok;
 static _Atomic uint64_t signals;
-static uint64_t started;
+static _Atomic uint64_t started;
 static int watchdog_fd = -1;
 
 bool job_over(void)
@@ -80,9 +80,14 @@ void monitor_start(void)
 	for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++)
 		sigaction(watched[i], &sa, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	started = now_ns();
-	if (job.watchdog_ms)
-		watchdog_arm(job.watchdog_ms);
+	monitor_again(job.watchdog_ms);
+}
+
+void monitor_again(uint64_t watchdog_ms)
+{
+	atomic_store(&started, now_ns());
+	if (watchdog_ms)
+		watchdog_arm(watchdog_ms);
 }
 
 static uint64_t runnable(void)
@@ -162,7 +167,7 @@ void monitor_run(void)
 			if (next_scan <= now)
 				next_scan = now + SCAN;
 		}
-		if (job.limit_ms && !over_at && now - started >= job.limit_ms * NSEC_PER_MSEC) {
+		if (job.limit_ms && !over_at && now - atomic_load(&started) >= job.limit_ms * NSEC_PER_MSEC) {
 			ev_begin(&j, "limit");
 			ev_send(&j);
 			atomic_store(&over, true);

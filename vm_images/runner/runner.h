@@ -68,6 +68,8 @@ int cpio_unpack(const uint8_t *data, size_t size, const char *into, char *why, s
 /* ---- stream.c ---- */
 struct json { unsigned n; bool full; char b[4200]; };
 void stream_open(const uint8_t *key, size_t n);
+void stream_hold(void);				/* nobody says anything until … */
+void stream_again(const uint8_t *key, size_t n);	/* … a stream with a key of its own begins */
 bool stream_is_open(void);
 void ev_begin(struct json *j, const char *event);
 void ev_str(struct json *j, const char *key, const char *value);
@@ -190,6 +192,7 @@ void scx_watch(void);		/* the monitor's look: has it left? */
 bool scx_is_ours(void);
 bool scx_is_gone(void);		/* it was to be enabled and is not */
 int scx_attach(uint64_t ms, char *why, size_t whylen);
+void scx_keep(void);		/* what is attached now is what the next attach is to find */
 int scx_detach(uint64_t ms, char *why, size_t whylen);
 
 /* ---- object.c ---- */
@@ -220,6 +223,7 @@ void starving_scan(uint64_t limit_ms);
 
 /* ---- monitor.c ---- */
 void monitor_start(void);
+void monitor_again(uint64_t watchdog_ms);	/* time counts from now on */
 void monitor_run(void);		/* until the steps are done or the limit is over */
 void monitor_steps_done(bool ok);
 bool job_over(void);
@@ -245,12 +249,17 @@ const char *job_path(const char *path, char *buf, size_t n);	/* relative ones ar
 /* ---- world.c ---- */
 void warm_start(void);
 void world_vary(uint64_t seed);
+int world_saved(char *why, size_t whylen);	/* the job is another one behind it */
 
 /* ---- init.c ---- */
 extern bool is_init;
 void init_mounts(void);
 void init_modules(void);
 void init_poweroff(void);
+
+/* ---- main.c ---- */
+void hello(void);
+void told_job(void);
 
 int selftest_main(void);
 

@@ -254,23 +254,45 @@ static void confirm_program(struct attach_result *r, uint64_t before, uint64_t e
 	}
 }
 
-int scx_attach(uint64_t ms, char *why, size_t whylen)
+static struct attach_result attached;	/* static: a call that never returns still writes to it */
+static bool kept;
+
+static void send_attach(const struct attach_result *r, bool before)
 {
-	static struct attach_result r;	/* static: a call that never returns still writes to it */
+	struct json j;
+
+	ev_begin(&j, "attach");
+	ev_bool(&j, "ok", r->ok);
+	ev_str(&j, "stage", r->stage);
+	ev_str(&j, "errno", r->err ? errno_name(r->err) : "");
+	ev_str(&j, "detail", r->detail);
+	ev_str(&j, "ops", r->ops);
+	ev_u64(&j, "enable_seq", r->enable_seq);
+	ev_u64(&j, "timeout_ms", r->timeout_ms);
+	ev_u64(&j, "elapsed_ns", r->elapsed);
+	if (before)
+		ev_bool(&j, "before", true);
+	ev_send(&j);
+}
+
+void scx_keep(void)
+{
+	kept = attached.ok;
+}
+
+static int attach_now(uint64_t ms, struct attach_result *r, char *why, size_t whylen)
+{
 	static bool stuck;
 	struct scx_state before;
 	uint64_t t0 = now_ns(), end = t0 + ms * NSEC_PER_MSEC, now;
 	int e, result = 0;
-	struct json j;
 
-	if (job.candidate == CANDIDATE_NONE)
-		return 0;
 	if (stuck) {
 		snprintf(why, whylen, "an earlier attach call has not returned");
 		return -EBUSY;
 	}
-	memset(&r, 0, sizeof(r));
-	r.stage = "open";
+	memset(r, 0, sizeof(*r));
+	r->stage = "open";
 	kernel_exit_reset();
 	scx_read(&before);
 	pthread_mutex_lock(&now_attached.lock);
@@ -281,33 +303,33 @@ int scx_attach(uint64_t ms, char *why, size_t whylen)
 	now_attached.ops[0] = 0;
 	pthread_mutex_unlock(&now_attached.lock);
 	if (strcmp(before.state, "disabled")) {
-		snprintf(r.detail, sizeof(r.detail), "sched_ext's state is \"%s\" before the attach", before.state);
-		r.err = EBUSY;
+		snprintf(r->detail, sizeof(r->detail), "sched_ext's state is \"%s\" before the attach", before.state);
+		r->err = EBUSY;
 	} else if (job.candidate == CANDIDATE_OBJECT) {
-		e = pool_call(object_load, &r, ms, &result);
+		e = pool_call(object_load, r, ms, &result);
 		now = now_ns();
 		if (!e && !result) {
-			r.stage = "attach";
-			e = pool_call(object_attach, &r, end > now ? (end - now) / NSEC_PER_MSEC + 1 : 1, &result);
+			r->stage = "attach";
+			e = pool_call(object_attach, r, end > now ? (end - now) / NSEC_PER_MSEC + 1 : 1, &result);
 		}
 		if (e) {
 			stuck = true;
-			r.err = -e;
-			snprintf(r.detail, sizeof(r.detail), "%s has not returned in time", r.stage);
+			r->err = -e;
+			snprintf(r->detail, sizeof(r->detail), "%s has not returned in time", r->stage);
 		} else if (!result) {
-			confirm_object(&r, before.enable_seq, end + NSEC_PER_SEC);
+			confirm_object(r, before.enable_seq, end + NSEC_PER_SEC);
 		}
 	} else {
 		kbtf_load();
-		r.stage = "load";
-		if (!program_start(&r))
-			confirm_program(&r, before.enable_seq, end);
+		r->stage = "load";
+		if (!program_start(r))
+			confirm_program(r, before.enable_seq, end);
 	}
-	r.elapsed = now_ns() - t0;
+	r->elapsed = now_ns() - t0;
 	pthread_mutex_lock(&now_attached.lock);
-	snprintf(now_attached.ops, sizeof(now_attached.ops), "%s", r.ops);
-	if (r.ok) {
-		now_attached.seq = r.enable_seq;
+	snprintf(now_attached.ops, sizeof(now_attached.ops), "%s", r->ops);
+	if (r->ok) {
+		now_attached.seq = r->enable_seq;
 		now_attached.ours = true;
 	} else {
 		struct kernel_exit k;
@@ -315,7 +337,7 @@ int scx_attach(uint64_t ms, char *why, size_t whylen)
 
 		kernel_exit_get(&k);
 		/* whatever was enabled, or about to be, has left: that is an exit, also without a reason */
-		if (k.seen || k.kind_seen || r.enable_seq > before.enable_seq || (object_uei(&u) && u.kind)) {
+		if (k.seen || k.kind_seen || r->enable_seq > before.enable_seq || (object_uei(&u) && u.kind)) {
 			now_attached.exit_sent = true;
 			send_exit(false);
 		}
@@ -323,17 +345,8 @@ int scx_attach(uint64_t ms, char *why, size_t whylen)
 		now_attached.seq = before.enable_seq;
 	}
 	pthread_mutex_unlock(&now_attached.lock);
-	ev_begin(&j, "attach");
-	ev_bool(&j, "ok", r.ok);
-	ev_str(&j, "stage", r.stage);
-	ev_str(&j, "errno", r.err ? errno_name(r.err) : "");
-	ev_str(&j, "detail", r.detail);
-	ev_str(&j, "ops", r.ops);
-	ev_u64(&j, "enable_seq", r.enable_seq);
-	ev_u64(&j, "timeout_ms", r.timeout_ms);
-	ev_u64(&j, "elapsed_ns", r.elapsed);
-	ev_send(&j);
-	if (r.ok)
+	send_attach(r, false);
+	if (r->ok)
 		return 0;
 	if (!stuck && job.candidate == CANDIDATE_OBJECT)
 		object_close();
@@ -344,8 +357,20 @@ int scx_attach(uint64_t ms, char *why, size_t whylen)
 		children_drain();
 		program_forget();
 	}
-	snprintf(why, whylen, "%s: %s", r.stage, r.detail);
+	snprintf(why, whylen, "%s: %s", r->stage, r->detail);
 	return -EIO;
+}
+
+int scx_attach(uint64_t ms, char *why, size_t whylen)
+{
+	if (job.candidate == CANDIDATE_NONE)
+		return 0;
+	if (kept) {	/* it was attached before the machine was saved; if it has left since, the monitor says so */
+		kept = false;
+		send_attach(&attached, true);
+		return 0;
+	}
+	return attach_now(ms, &attached, why, whylen);
 }
 
 static bool disabled_by(uint64_t end)

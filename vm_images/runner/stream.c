@@ -16,18 +16,37 @@ static bool opened;
 
 struct logsrc log_verifier, log_libbpf, log_program, log_kernel;
 
-void stream_open(const uint8_t *key, size_t n)
+static void begin(const uint8_t *key, size_t n)
 {
-	mutex_init_pi(&lock);
-	mutex_init_pi(&log_lock);
 	hmac_init(&mac, key, n);
+	seq = 0;
 	log_init(&log_verifier, "verifier", LOG_LIMIT_VERIFIER);
 	log_init(&log_libbpf, "libbpf", LOG_LIMIT);
 	log_init(&log_program, "program", LOG_LIMIT);
 	log_init(&log_kernel, "kernel", LOG_LIMIT);
 	/* The firmware talks on the same port before us (SeaBIOS does); our first line must begin one. */
 	debugcon_write("\n", 1);
+}
+
+void stream_open(const uint8_t *key, size_t n)
+{
+	mutex_init_pi(&lock);
+	mutex_init_pi(&log_lock);
+	begin(key, n);
 	opened = true;
+}
+
+void stream_hold(void)
+{
+	pthread_mutex_lock(&log_lock);
+	pthread_mutex_lock(&lock);
+}
+
+void stream_again(const uint8_t *key, size_t n)
+{
+	begin(key, n);
+	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&log_lock);
 }
 
 bool stream_is_open(void)
