@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testbed.errors import TestbedError, UsageError
 from testbed.spec import Clock, Model, Role, RunSpec, Topology
-from testbed.verdict import CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts, Verdict
+from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts, Verdict
 
 if TYPE_CHECKING:
     from testbed.policy import Policy
@@ -186,6 +186,7 @@ class CaseFile(Model):
     tool: ToolFacts
     live: LiveProbe = LiveProbe(available=False, reason="not probed")
     controls: tuple[Control, ...] = ()
+    baseline: BaselineFacts = BaselineFacts()
 
 
 class Artifact(BaseModel):

@@ -34,6 +34,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What figures are compared with in the place of EEVDF; see the same fields of `Question`."""
+
+    candidate: str
+    words: tuple[str, ...]
+    timeout_ms: int | None
+    files: str
+
+
+@dataclass(frozen=True)
 class Question:
     """How the candidate is to be judged.
 
@@ -49,6 +59,7 @@ class Question:
         image: id of the image.
         seeds: orders of events in `sim`.
         programs: words that stand for a program of the image, where another one takes its place.
+        reference: what figures are compared with, None for EEVDF.
     """
 
     policy: Policy
@@ -64,10 +75,11 @@ class Question:
     image: str
     seeds: int
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: Reference | None = None
 
 
 def plan(question: Question) -> Plan:
-    """List the runs in the order in which they should start: the policy's, candidate before baseline.
+    """List the runs in the order in which they should start: the policy's, candidate before baseline and reference.
 
     Raises:
         UsageError: the pattern matches no scenario of the policy.
@@ -92,7 +104,7 @@ def plan(question: Question) -> Plan:
         if reason:
             not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
             continue
-        for role, seed in _rounds(question, demand.clock):
+        for role, seed in _rounds(question, scenario, demand.clock):
             specs.append(_spec(question, scenario, demand.clock, role, seed, len(specs)))
     return Plan(tuple(specs), tuple(not_run))
 
@@ -111,16 +123,23 @@ def select(names: Iterable[str], pattern: str | None) -> frozenset[str]:
     return found
 
 
-def _rounds(question: Question, clock: Clock) -> Sequence[tuple[Role, int]]:
-    """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`."""
+def _rounds(question: Question, scenario: Scenario, clock: Clock) -> Sequence[tuple[Role, int]]:
+    """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`. A reference runs where there are figures."""
     rounds = question.seeds if clock is Clock.SIM else question.policy.live_pairs
     seeds = [FIRST_SEED + (number if clock is Clock.SIM else 0) for number in range(rounds)]
-    return [(role, seed) for seed in seeds for role in (Role.CANDIDATE, Role.BASELINE)]
+    roles = [Role.CANDIDATE, Role.BASELINE]
+    if question.reference is not None and scenario.figures:
+        roles.append(Role.REFERENCE)
+    return [(role, seed) for seed in seeds for role in roles]
 
 
 def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
-    candidate = role is Role.CANDIDATE
-    kind: CandidateKind = "program" if question.words[0] == "program" else "object"
+    # A reference gets the job that it would have as the candidate, so that the cache knows it.
+    own = Reference(question.candidate, question.words, question.timeout_ms, question.files)
+    other = question.reference if role is Role.REFERENCE else None
+    attached = other or own
+    nothing = role is Role.BASELINE
+    kind: CandidateKind = "program" if attached.words[0] == "program" else "object"
     machine = topology.instead(scenario.topology, question.machine)
     return RunSpec(
         schema="testbed.run/1",
@@ -130,17 +149,17 @@ def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed
         clock=clock,
         topology=machine,
         seed=seed,
-        candidate=question.candidate if candidate else "",
+        candidate="" if nothing else attached.candidate,
         job=job_text(
             scenario,
             seed=seed,
-            candidate=question.words if candidate else ("none",),
+            candidate=("none",) if nothing else attached.words,
             kind=kind,
             cpus=machine.cpus,
-            candidate_timeout_ms=question.timeout_ms,
+            candidate_timeout_ms=attached.timeout_ms,
             programs=question.programs,
         ),
-        files=question.files if candidate else question.baseline_files,
+        files=question.baseline_files if nothing else attached.files,
         image=question.image,
         wall_limit_s=wall_limit_s(scenario),
     )

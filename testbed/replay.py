@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import digest as digests
+from testbed.baseline import FOLDER
+from testbed.build import ARTIFACT
 from testbed.build import load as load_artifact
 from testbed.case import OUTCOME_FILE, RUNS_DIR, Case, DamagedCaseError, RunEvidence, read_key
 from testbed.engine.local import LocalEngine
@@ -105,7 +107,9 @@ def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Mapping[st
     Raises:
         DamagedCaseError: the case no longer has the bytes that were run.
     """
-    inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work).by_hash
+    reference = case.path / FOLDER
+    other = load_artifact(reference) if (reference / ARTIFACT).is_file() else None
+    inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work, other).by_hash
     for run in runs:
         if run.spec.files not in inputs:
             raise DamagedCaseError(

@@ -90,6 +90,7 @@ class Pool:
     _repeated: set[int] = field(default_factory=set)
     _executed: dict[int, Executed] = field(default_factory=dict)
     _attach_ns: dict[str, int] = field(default_factory=dict)
+    _round: dict[int, int] = field(default_factory=dict)
     _next: int = 0
     _begin: float = field(default_factory=time.monotonic)
     _started: dict[int, float] = field(default_factory=dict)
@@ -103,6 +104,10 @@ class Pool:
         """
         waiting = deque(specs)
         self._next = len(specs)
+        number = -1
+        for planned in specs:
+            number += planned.role is Role.CANDIDATE  # the plan lists what belongs to it right behind it
+            self._round[planned.number] = number
         if self.early_repeat and self.jobs > 1 and specs and specs[0].clock is Clock.SIM:
             waiting.insert(1, self._repeat(specs[0]))
         running: dict[Future[Executed | None], RunSpec] = {}
@@ -189,7 +194,7 @@ class Pool:
 
     def _look(self, spec: RunSpec, evidence: RunEvidence) -> RunSpec | None:
         """Take in a finished run; returns its repeat if a failure has to be confirmed."""
-        pair = _pair(spec)
+        pair = self._round[spec.number if spec.repeats is None else spec.repeats]
         if spec.repeats is not None:
             self._say_ended(spec, again := self._assess(pair, evidence))
             if again.status is Status.FAIL:
@@ -197,8 +202,10 @@ class Pool:
                 self._stop_if_confirmed(spec.repeats)
             return None
         self._evidence[pair, spec.role] = evidence
-        if spec.role is Role.BASELINE:
+        if spec.role is not Role.CANDIDATE:
             self._say_ended(spec, self._assess(pair, evidence))
+        if spec.role is Role.REFERENCE:
+            return None  # no word about the candidate depends on it
         candidate = self._evidence.get((pair, Role.CANDIDATE))
         if candidate is None or pair in self._judged:
             return None
@@ -246,12 +253,7 @@ class Pool:
         )
 
 
-def _pair(spec: RunSpec) -> int:
-    """The plan lists a candidate's run and its baseline next to each other; a repeat belongs to what it repeats."""
-    return (spec.number if spec.repeats is None else spec.repeats) // 2
-
-
 def _title(spec: RunSpec) -> str:
-    what = {Role.CANDIDATE: "candidate", Role.BASELINE: "EEVDF", Role.CONTROL: "control"}[spec.role]
+    what = "EEVDF" if spec.role is Role.BASELINE else str(spec.role)
     again = ", again" if spec.repeats is not None else ""
     return f"{spec.scenario} ({spec.clock}, {what}{again})"

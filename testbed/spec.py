@@ -23,10 +23,14 @@ class Clock(StrEnum):
 
 
 class Role(StrEnum):
-    """Why a run is part of a case."""
+    """Why a run is part of a case.
+
+    `baseline` is always EEVDF. `reference` is what figures are compared with where that is something else.
+    """
 
     CANDIDATE = "candidate"
     BASELINE = "baseline"
+    REFERENCE = "reference"
     CONTROL = "control"
 
 

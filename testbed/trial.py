@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import cases, judge, policy, scenario
+from testbed import baseline, cases, judge, policy, scenario
 from testbed.build import Artifact, build, files_for_guest, guest_command
 from testbed.build.cache import cached_build
 from testbed.candidate import Candidate, Kind, read_candidate
@@ -36,14 +36,14 @@ from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
-from testbed.plan import Plan, Question, plan, select
+from testbed.plan import Plan, Question, Reference, plan, select
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.run import Pool
 from testbed.scenario import Scenario
 from testbed.spec import Clock, RunSpec, Topology
 from testbed.status import Status, worst
-from testbed.verdict import ImageFacts, KernelFacts, ToolFacts, Verdict
+from testbed.verdict import BaselineFacts, ImageFacts, KernelFacts, ToolFacts, Verdict
 from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 from testbed.vm.sim import command as sim_command
@@ -68,6 +68,7 @@ class Request:
         cache: sim runs that were done before are not done again.
         seeds: orders of events in `sim`, in place of the policy's.
         schbench: a schbench to run in the place of ours.
+        baseline: what figures are compared with: `eevdf`, a file, a program with its options, a case.
     """
 
     candidate: str | tuple[str, ...]
@@ -82,6 +83,7 @@ class Request:
     cache: bool = True
     seeds: int | None = None
     schbench: Path | None = None
+    baseline: str = baseline.EEVDF
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,14 @@ def check(request: Request) -> None:
     """Find what can be known to be wrong before an image is built or a case is made.
 
     Raises:
-        UsageError: the policy, the pattern or the candidate can't be meant.
+        UsageError: the policy, the pattern, the candidate or the baseline can't be meant.
+        DamagedCaseError: the baseline is a case that is not what it was.
     """
     demanded, _ = policy.load(request.policy)
     select([demand.name for demand in demanded.scenarios], request.pattern)
     if isinstance(request.candidate, str):
         read_candidate(request.candidate)
+    baseline.check(request.baseline)
     _schbench(request, demanded)
     if request.out is not None:
         _need_empty(request.out)
@@ -144,15 +148,18 @@ def hold(request: Request, desk: Desk) -> Result:
     candidate = _read(request.candidate, desk.image)
     runs_schbench, schbench = _schbench(request, demanded)
     live, clocks = _clocks(request.clock, demanded, desk)
-    case = _make_case(request, candidate)
+    with _reference(request, desk) as ready:
+        case = _make_case(request, candidate)
+        reference = _kept(ready, case)
     artifact = _build(candidate, desk.image, case / "candidate", desk.listener, cached=request.cache)
     write_atomic(case / POLICY_FILE, policy_bytes)
     for name, (_, data) in scenarios.items():
         write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
     workload = bring(schbench, case, desk.image) if runs_schbench else None
     with _work(case) as work:
-        inputs = archives(artifact, workload.files if workload else {}, work)
-        planned = plan(_question(request, demanded, known, artifact, workload, clocks, inputs, desk.image))
+        inputs = archives(artifact, workload.files if workload else {}, work, reference)
+        question = _question(request, demanded, known, artifact, workload, clocks, inputs, desk.image, reference)
+        planned = plan(question)
         record = CaseFile(
             clock=_clock_word(clocks),
             selected=_selected(planned) if request.pattern else None,
@@ -165,6 +172,7 @@ def hold(request: Request, desk: Desk) -> Result:
             kernel=kernel_facts(desk.image),
             tool=tool_facts(desk.image, workload),
             live=live,
+            baseline=baseline.facts(reference) if reference is not None else BaselineFacts(),
         )
         write_model(case / CASE_FILE, record)
         local = LocalEngine(desk.image, inputs.by_hash, desk.guest)
@@ -219,6 +227,7 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
         baseline_files="0" * 64,
         image=image.id,
         seeds=request.seeds or demanded.seeds,
+        reference=_rehearsed(request),
     )
     for spec in plan(question).specs:
         directory = Path("CASE/runs") / spec.name
@@ -230,6 +239,11 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
             from testbed.vm.live import command as live_command
 
             yield title, shlex.join(live_command(boot))
+
+
+def _rehearsed(request: Request) -> Reference | None:
+    named = baseline.find(request.baseline)
+    return None if named is None else Reference("0" * 64, baseline.words_for_dry_run(named), None, "0" * 64)
 
 
 def image_facts(image: Image) -> ImageFacts:
@@ -328,6 +342,7 @@ def _question(
     clocks: frozenset[Clock],
     inputs: Inputs,
     image: Image,
+    reference: Artifact | None,
 ) -> Question:
     return Question(
         policy=demanded,
@@ -343,6 +358,11 @@ def _question(
         image=image.manifest.id,
         seeds=request.seeds or demanded.seeds,
         programs={SCHBENCH: workload.argv} if workload is not None and workload.argv else {},
+        reference=None
+        if reference is None
+        else Reference(
+            reference.candidate.sha256, guest_command(reference), reference.facts.timeout_ms, inputs.reference
+        ),
     )
 
 
@@ -386,22 +406,32 @@ def build_only(candidate: str | tuple[str, ...], image: Image, out: Path | None,
 class Inputs:
     """The archives that travel with jobs, by sha256.
 
-    A baseline's has nothing of the candidate in it, so all candidates share its runs.
+    EEVDF's has nothing of the candidate in it, so all candidates share its runs. A reference's is what it would be if
+    it were the candidate, so the runs that it had as one are found in the cache; empty if there is none.
     """
 
     candidate: str
     baseline: str
     by_hash: Mapping[str, Path]
+    reference: str = ""
 
 
-def archives(artifact: Artifact, workload: Mapping[str, Path], work: Path) -> Inputs:
-    """Write the archives of a case into a directory; both have the files of the workload, by path below /job."""
-    candidate, baseline = work / "candidate.cpio", work / "baseline.cpio"
-    names = (
-        write_archive(candidate, {**files_for_guest(artifact), **workload}),
-        write_archive(baseline, dict(workload)),
+def archives(artifact: Artifact, workload: Mapping[str, Path], work: Path, reference: Artifact | None = None) -> Inputs:
+    """Write the archives of a case into a directory; all have the files of the workload, by path below /job."""
+
+    def write(name: str, files: Mapping[str, Path]) -> str:
+        path = work / f"{name}.cpio"
+        digest = write_archive(path, {**files, **workload})
+        by_hash[digest] = path
+        return digest
+
+    by_hash: dict[str, Path] = {}
+    return Inputs(
+        write("candidate", files_for_guest(artifact)),
+        write("baseline", {}),
+        by_hash,
+        write("reference", files_for_guest(reference)) if reference is not None else "",
     )
-    return Inputs(*names, by_hash=dict(zip(names, (candidate, baseline), strict=True)))
 
 
 def no_archives(work: Path) -> Inputs:
@@ -427,10 +457,51 @@ def _work(case: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _build(candidate: Candidate, image: Image, directory: Path, listener: Listener, *, cached: bool) -> Artifact:
+@contextmanager
+def _reference(request: Request, desk: Desk) -> Iterator[Artifact | None]:
+    """What figures are compared with, built in a place that goes away; None for EEVDF.
+
+    Raises:
+        UsageError: it can't be had, or can't be attached.
+    """
+    named = baseline.find(request.baseline)
+    if named is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="testbed-baseline-") as name:
+        place = Path(name) / baseline.FOLDER
+        place.mkdir()
+        if named.case is not None:
+            yield baseline.bring(named.case, place)
+            return
+        from testbed.image import schedulers
+
+        candidate = baseline.candidate_of(
+            request.baseline,
+            named,
+            examples=desk.image.examples / "bin",
+            examples_root=desk.image.builder,
+            schedulers=schedulers.directory(),
+        )
+        built = _build(candidate, desk.image, place, desk.listener, cached=request.cache, role="baseline ")
+        yield baseline.usable(request.baseline, built)
+
+
+def _kept(ready: Artifact | None, case: Path) -> Artifact | None:
+    """What figures are compared with, as a part of the case."""
+    if ready is None:
+        return None
+    place = case / baseline.FOLDER
+    shutil.copytree(ready.directory, place)
+    return Artifact(place, ready.facts)
+
+
+def _build(
+    candidate: Candidate, image: Image, directory: Path, listener: Listener, *, cached: bool, role: str = ""
+) -> Artifact:
     """The build stage, told to the listener."""
     started = time.monotonic()
-    title = f"build {candidate.name}"
+    title = f"build {role}{candidate.name}"
     listener(StageStarted(stage="build", title=title))
     if cached:
         artifact = cached_build(candidate, image, image.id, directory, Cache.open())

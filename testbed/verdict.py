@@ -90,10 +90,12 @@ class ProgramFacts(Model):
 
 
 class BaselineFacts(Model):
-    """What the candidate is compared with."""
+    """What the candidate's figures are compared with. Thresholds and what excuses from them are always EEVDF's."""
 
-    kind: Literal["eevdf"] = "eevdf"
+    kind: Literal["eevdf", "source", "object", "program"] = "eevdf"
     name: str = "EEVDF"
+    sha256: str = Field(default="", description="of the canonical manifest over all parts; empty for EEVDF")
+    options: tuple[str, ...] = ()
 
 
 class Measurement(Model):

@@ -45,6 +45,7 @@ RUN_EXAMPLES = """\
   testbed run my.bpf.c -k stall               only the scenarios whose name matches
   testbed run -- scx_simple                   one of the kernel's example schedulers
   testbed run -- scx_bpfland --slice-us 5000  an installed scheduler with its options
+  testbed run my.bpf.c --baseline old.bpf.c   figures against another scheduler, safety against EEVDF
   testbed run my.bpf.c --format json          one JSON document on stdout
 """
 BUILD_EXAMPLES = """\
@@ -58,7 +59,12 @@ def add(verbs: Verbs) -> None:
     parser.usage = "testbed run CANDIDATE [OPTION]…\n       testbed run [OPTION]… -- PROGRAM [ARG]…"
     _add_candidate(parser)
     parser.add_argument("--policy", default="default", help="what to demand: quick, default, full, or a file")
-    parser.add_argument("--baseline", default="eevdf", choices=["eevdf"], help="compared with (default: eevdf)")
+    parser.add_argument(
+        "--baseline",
+        default="eevdf",
+        metavar="WHAT",
+        help="what figures are compared with: eevdf (default), a `.bpf.c` or `.bpf.o`, a program, or a case",
+    )
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only scenarios whose name matches")
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
@@ -129,6 +135,7 @@ def run(options: Options) -> int:
         cache=not options.no_cache,
         seeds=options.seeds,
         schbench=options.schbench,
+        baseline=options.baseline,
     )
     formats = parse_formats(options.format)
     trial.check(request)

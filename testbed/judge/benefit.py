@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Literal
 
@@ -115,25 +115,35 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
         )
 
 
-def conclude(all_figures: Sequence[Figure]) -> Benefit:
-    """All figures in a word and a sentence that names where the candidate is slower."""
+def conclude(all_figures: Sequence[Figure], against: str = "EEVDF", failed: Mapping[str, str] | None = None) -> Benefit:
+    """All figures in a word and a sentence that names where the candidate is slower.
+
+    Args:
+        all_figures: of all scenarios.
+        against: name of the baseline.
+        failed: scenarios in which the baseline failed by itself, and how.
+    """
     judged = [figure for figure in all_figures if figure.judgement != "not measured"]
     better = [figure for figure in judged if figure.judgement == "better"]
     worse = [figure for figure in judged if figure.judgement == "worse"]
     outcome: Literal["better", "worse", "mixed", "not distinguishable", "not measured"]
     if not judged:
-        outcome, summary = "not measured", "no figure was measured on both sides"
+        outcome, summary = "not measured", "" if failed else "no figure was measured on both sides"
     elif better and worse:
         outcome = "mixed"
-        summary = f"worse than EEVDF in {_names(worse)}; better in {_names(better)}"
+        summary = f"worse than {against} in {_names(worse)}; better in {_names(better)}"
     elif worse:
-        outcome, summary = "worse", f"worse than EEVDF in {_names(worse)}"
+        outcome, summary = "worse", f"worse than {against} in {_names(worse)}"
     elif better:
-        outcome, summary = "better", f"better than EEVDF in {_names(better)}"
+        outcome, summary = "better", f"better than {against} in {_names(better)}"
     else:
-        outcome, summary = "not distinguishable", f"not distinguishable from EEVDF in {_names(judged)}"
+        outcome, summary = "not distinguishable", f"not distinguishable from {against} in {_names(judged)}"
     if any(figure.clock is Clock.SIM for figure in judged):
         summary += " (simulated time)"
+    if failed:
+        places = ", ".join(f"{name} ({how})" for name, how in failed.items())
+        told = f"not measured: the baseline {against} failed in {places}"
+        summary = f"{summary}; {told}" if summary else told
     return Benefit(outcome=outcome, summary=summary, figures=tuple(all_figures))
 
 

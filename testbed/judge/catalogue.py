@@ -664,6 +664,19 @@ _ENTRIES = (
         "    baseline: kernel panic",
     ),
     Entry(
+        "reference-failed",
+        "what it is compared with failed",
+        TEST,
+        _DONE,
+        "What figures were to be compared with (`--baseline`) failed in this scenario: it was ejected, or the guest "
+        "went down under it.",
+        "The candidate has no part in that. Its figures here have nothing beside them; its safety is judged against "
+        "EEVDF as ever.",
+        "a baseline with a fault of its own",
+        "judge the baseline as a candidate, or compare with another one",
+        "    --baseline lifo.bpf.c: runnable task stall",
+    ),
+    Entry(
         "no-baseline",
         "no baseline to compare with",
         TEST,

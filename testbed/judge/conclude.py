@@ -19,7 +19,6 @@ from testbed.scenario import Scenario
 from testbed.spec import Clock, Role, sha256
 from testbed.status import Status, worst
 from testbed.verdict import (
-    BaselineFacts,
     Benefit,
     CandidateFacts,
     EvidenceRef,
@@ -52,6 +51,7 @@ class _Part:
     confirmed: bool = False
     runs: list[RunResult] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    unmeasured: str = ""
 
 
 def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None = None) -> Verdict:
@@ -97,9 +97,9 @@ def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None =
         and not any(part.demand.required and part.status is Status.MISS for part in parts),
         "title": _title(row, findings, parts),
         "safety": _safety(row, facts, findings, parts),
-        "benefit": _benefit(figures, built=built),
+        "benefit": _benefit(case, figures, parts, built=built),
         "candidate": _candidate(case, looked_at),
-        "baseline": BaselineFacts(),
+        "baseline": case.facts.baseline,
         "kernel": case.facts.kernel,
         "image": case.facts.image,
         "tool": case.facts.tool.model_copy(update={"judge": JUDGE_VERSION}),
@@ -132,8 +132,8 @@ def write_verdict(case_dir: Path, verdict: Verdict) -> Path:
 # --- runs ----------------------------------------------------------------------------------------------------
 
 
-def pairs(runs: Sequence[RunEvidence]) -> dict[int, RunEvidence]:
-    """Number of a run → the baseline run that it is compared with.
+def pairs(runs: Sequence[RunEvidence], role: Role = Role.BASELINE) -> dict[int, RunEvidence]:
+    """Number of a run → the baseline run (or that of another `role`) that it is compared with.
 
     Same scenario, clock, machine, image and seed. Where several have all that (live), the first goes with the first;
     a repetition has the baseline of the run that it repeats.
@@ -145,16 +145,17 @@ def pairs(runs: Sequence[RunEvidence]) -> dict[int, RunEvidence]:
 
     baselines: dict[tuple[object, ...], list[RunEvidence]] = defaultdict(list)
     for run in runs:
-        if run.spec.role is Role.BASELINE and run.spec.repeats is None:
+        if run.spec.role is role and run.spec.repeats is None:
             baselines[key(run)].append(run)
     found: dict[int, RunEvidence] = {}
     used: dict[tuple[object, ...], int] = defaultdict(int)
     for run in runs:
         ones = baselines[key(run)]
-        if run.spec.role is Role.BASELINE or run.spec.repeats is not None or not ones:
+        if run.spec.role in (role, Role.BASELINE) or run.spec.repeats is not None or not ones:
             continue
-        found[run.spec.number] = ones[min(used[key(run)], len(ones) - 1)]
-        used[key(run)] += 1
+        place = (run.spec.role, *key(run))
+        found[run.spec.number] = ones[min(used[place], len(ones) - 1)]
+        used[place] += 1
     for run in runs:
         if run.spec.repeats is not None and run.spec.repeats in found:
             found[run.spec.number] = found[run.spec.repeats]
@@ -201,17 +202,13 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
             statuses.append(Status.ERROR)
             part.findings.extend(one.findings)
     if first:
-        by_number = {one.view.run.spec.number: one for one in ones}
-        chosen = pairs([one.view.run for one in ones])
-        measured = [
-            (one.view, by_number[chosen[one.view.run.spec.number].spec.number].view)
-            for one in first
-            if one.status is Status.PASS
-            and one.view.run.spec.number in chosen
-            and by_number[chosen[one.view.run.spec.number].spec.number].status is Status.DONE
-        ]
+        against_eevdf = _measured(ones, first, Role.BASELINE)
+        other = case.facts.baseline.kind != "eevdf"
+        measured = _measured(ones, first, Role.REFERENCE) if other else against_eevdf
+        if other:
+            _look_at_reference(part, ones)
         part.figures = list(benefit.figures(measured, policy))
-        _live_collapse(part, policy, first[0], statuses)
+        _live_collapse(part, policy, first[0], benefit.figures(against_eevdf, policy), statuses)
     seeds = {one.view.run.spec.seed for one in first}
     missing = _missing(case, demand, policy, seeds, built=built)
     if not missing and Status.MISS in statuses:
@@ -221,6 +218,31 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
     part.status = worst(statuses)
     part.reason = _reason(part, missing)
     return part
+
+
+def _measured(ones: Sequence[Assessment], first: Sequence[Assessment], role: Role) -> list[benefit.Pair]:
+    """First runs of the candidate with what they are compared with, where both did their job."""
+    by_number = {one.view.run.spec.number: one for one in ones}
+    chosen = {number: by_number[run.spec.number] for number, run in pairs([one.view.run for one in ones], role).items()}
+    return [
+        (one.view, beside.view)
+        for one in first
+        if one.status is Status.PASS
+        and (beside := chosen.get(one.view.run.spec.number)) is not None
+        and beside.status in (Status.DONE, Status.PASS)
+    ]
+
+
+def _look_at_reference(part: _Part, ones: Sequence[Assessment]) -> None:
+    """Tell, without blaming the candidate, what keeps figures from being compared."""
+    for one in ones:
+        spec = one.view.run.spec
+        if spec.role is not Role.REFERENCE or spec.repeats is not None or one.status is Status.PASS:
+            continue
+        cause = next(finding for finding in one.findings if finding.status is one.status)
+        words = cause.title.removesuffix(f" in {part.demand.name}")
+        part.unmeasured = part.unmeasured or words
+        part.findings.append(one.view.found("reference-failed", f"{words}: {cause.message}", cause.evidence))
 
 
 def _diverged(ones: Sequence[Assessment]) -> Iterator[Finding]:
@@ -273,11 +295,13 @@ def _confirmed(part: _Part, one: Assessment, repeat: Assessment | None, *, cut_s
     return Status.ERROR
 
 
-def _live_collapse(part: _Part, policy: Policy, one: Assessment, statuses: list[Status]) -> None:
-    """Live figures collapse over all their pairs, which repeat each other."""
+def _live_collapse(
+    part: _Part, policy: Policy, one: Assessment, figures: Iterable[Figure], statuses: list[Status]
+) -> None:
+    """Live figures collapse against EEVDF over all their pairs, which repeat each other."""
     if part.demand.clock is not Clock.LIVE or policy.benefit.required != "not-collapsed":
         return
-    for figure in part.figures:
+    for figure in figures:
         if figure.judgement != "worse" or figure.candidate is None or figure.baseline is None:
             continue
         if not benefit.collapsed(figure.candidate, figure.baseline, figure.unit, figure.better, policy):
@@ -438,10 +462,11 @@ def _safety(
     return Safety(outcome="inconclusive", summary=f"{row.when}: {row.because}")
 
 
-def _benefit(figures: Sequence[Figure], *, built: bool) -> Benefit:
+def _benefit(case: Case, figures: Sequence[Figure], parts: Sequence[_Part], *, built: bool) -> Benefit:
     if not built:
         return Benefit(outcome="not measured", summary="the candidate was not built")
-    return benefit.conclude(figures)
+    failed = {f"{part.demand.name}": part.unmeasured for part in parts if part.unmeasured}
+    return benefit.conclude(figures, case.facts.baseline.name, failed)
 
 
 def _candidate(case: Case, looked_at: Iterable[Assessment]) -> CandidateFacts:

@@ -35,6 +35,7 @@ STYLES = {
 }
 WORDS = {Outcome.PASS: "pass", Outcome.REJECT: "rejected", Outcome.INCONCLUSIVE: "inconclusive"}
 TAIL = 10
+LONGEST_BASELINE = 24
 
 
 def want_colour(stream: TextIO) -> bool:
@@ -81,7 +82,7 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
         yield from _advice(advice)
     yield Text("")
     if verdict.benefit.figures:
-        yield from _figures(verdict.benefit.figures)
+        yield from _figures(verdict.benefit.figures, _short(verdict.baseline.name))
         yield Text("")
     style = {"pass": "bold green", "reject": "bold red"}.get(verdict.verdict, "bold yellow")
     yield Text.assemble((WORDS[verdict.verdict], style), f": {harmless(verdict.title)}")
@@ -89,6 +90,9 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     yield from _labelled("benefit", verdict.benefit.summary, width)
     candidate = verdict.candidate
     yield from _labelled("judged", f"{candidate.name}, sha256 {candidate.sha256[:16]}", width)
+    if (baseline := verdict.baseline).kind != "eevdf":
+        told = " ".join((baseline.name, *baseline.options))
+        yield from _labelled("against", f"{told}, sha256 {baseline.sha256[:16]} (safety: EEVDF)", width)
     where = f"kernel {verdict.kernel.release}, " if verdict.kernel else ""
     yield from _labelled("under", f"{where}policy {verdict.policy.name}, verdict {verdict.id}", width)
     if (schbench := verdict.tool.schbench) is not None:
@@ -150,15 +154,21 @@ def _finding(finding: Finding, width: int) -> Iterable[Text]:
     yield from _labelled("hint", finding.hint, width)
 
 
-def _figures(figures: Iterable[Figure]) -> Iterable[Text]:
+def _short(name: str) -> str:
+    known = harmless(name)
+    return known if len(known) <= LONGEST_BASELINE else known[: LONGEST_BASELINE - 3] + "..."
+
+
+def _figures(figures: Iterable[Figure], baseline: str) -> Iterable[Text]:
     shown = list(figures)
     name_width = max(len(f"{figure.scenario}: {figure.name}") for figure in shown)
-    yield Text(f"{'figure':{name_width}}  {'candidate':>12}  {'EEVDF':>12}  unit")
+    other_width = max(12, len(baseline))
+    yield Text(f"{'figure':{name_width}}  {'candidate':>12}  {baseline:>{other_width}}  unit")
     for figure in shown:
         name = harmless(f"{figure.scenario}: {figure.name}")
         simulated = ", simulated" if figure.clock == "sim" else ""
         yield Text(
-            f"{name:{name_width}}  {_number(figure.candidate):>12}  {_number(figure.baseline):>12}  "
+            f"{name:{name_width}}  {_number(figure.candidate):>12}  {_number(figure.baseline):>{other_width}}  "
             f"{harmless(figure.unit):6}  {figure.judgement}{simulated}"
         )
 

@@ -28,7 +28,7 @@ from testbed.case import (
 )
 from testbed.scenario import PROGRAMS, Scenario, data_directory, job_text, load, parse_job
 from testbed.spec import Clock, Role, RunSpec, Topology, sha256
-from testbed.verdict import CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
+from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
 
 # Property tests share the machine with guests: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -237,6 +237,7 @@ class CaseBuilder:
     demands: list[tuple[str, str, bool]] = field(default_factory=list)
     seeds: int = 1
     files: str = "f" * 64
+    baseline: BaselineFacts = field(default_factory=BaselineFacts)
     live: LiveProbe = field(default_factory=lambda: LiveProbe(available=False, reason="no KVM"))
 
     def __post_init__(self) -> None:
@@ -317,6 +318,7 @@ class CaseBuilder:
                 "interrupted": self.interrupted,
                 "stopped_early": self.stopped_early,
                 "controls": tuple(self.controls),
+                "baseline": self.baseline,
                 "live": self.live,
                 "image": ImageFacts(id="i", recipe="debian13"),
                 "kernel": KernelFacts(release="7.3.4", version="7.3.4-1", sha256="2" * 64),
