@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from testbed import build, cases
 from testbed.build import ARTIFACT, Artifact
 from testbed.candidate import Candidate, read_candidate
-from testbed.case import CASE_FILE, DamagedCaseError, printable
+from testbed.case import CASE_FILE, Case, DamagedCaseError, printable
 from testbed.errors import UsageError
 from testbed.image.tree import file_sha256
 from testbed.verdict import BaselineFacts
@@ -109,6 +109,27 @@ def bring(case: Path, directory: Path) -> Artifact:
     return build.load(directory)
 
 
+def other_conditions(word: str, image: str, policy: str) -> str:
+    """What a case was judged under that is not so now, in words for people; empty if nothing, or if it is no case.
+
+    Raises:
+        DamagedCaseError: the case can't be read.
+    """
+    named = find(word)
+    if named is None or named.case is None:
+        return ""
+    earlier = Case.open(named.case)
+    differ = []
+    if earlier.facts.image is not None and earlier.facts.image.id != image:
+        differ.append(f"image {printable(earlier.facts.image.id, 16)}")
+    if (name := earlier.policy().name) != policy:
+        differ.append(f"policy {printable(name, 100)}")
+    if not differ:
+        return ""
+    which = f"of the case `{printable(named.case.resolve().name, 100)}`, judged under {' and '.join(differ)}"
+    return f"{which}; run here under this verdict's"
+
+
 def usable(word: str, artifact: Artifact) -> Artifact:
     """The artifact, if it may be attached.
 
@@ -125,7 +146,7 @@ def usable(word: str, artifact: Artifact) -> Artifact:
     return artifact
 
 
-def facts(artifact: Artifact) -> BaselineFacts:
+def facts(artifact: Artifact, note: str = "") -> BaselineFacts:
     """The baseline as a verdict names it."""
     candidate = artifact.candidate
     return BaselineFacts(
@@ -133,6 +154,7 @@ def facts(artifact: Artifact) -> BaselineFacts:
         name=printable(candidate.name, 200),
         sha256=candidate.sha256,
         options=candidate.options,
+        note=note,
     )
 
 

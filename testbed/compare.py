@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two cases' candidates against each other: a pure function of both cases' evidence.
+"""Two cases' candidates against each other, or a case's against its own baseline: a pure function of their evidence.
 
 Only runs that differ in nothing but the candidate are compared: same scenario, workload, clock, machine, image, seed.
 """
@@ -109,6 +109,34 @@ _WORDS = {
 }
 
 _Runs = Mapping[_Conditions, Mapping[int, Sequence[View]]]
+_ByKey = Mapping[Key, _Runs]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How what is missing is told.
+
+    Attributes:
+        both: whatever is compared.
+        sides: who lacks a run.
+        again: what to do about it, before the command.
+    """
+
+    both: str
+    sides: tuple[str, str]
+    again: tuple[str, str]
+
+
+TWO_CASES = _Words(
+    "the cases have",
+    ("the first case", "the second case"),
+    ("judge the first candidate again", "judge the second candidate again"),
+)
+ONE_CASE = _Words(
+    "the candidate and its baseline have",
+    ("the candidate", "the baseline"),
+    ("run both again, with the same `--baseline`",) * 2,
+)
 
 
 def compare_cases(first: Case, second: Case) -> Comparison:
@@ -117,14 +145,29 @@ def compare_cases(first: Case, second: Case) -> Comparison:
     Raises:
         UsageError: they have no runs in common, or none of them has a figure; says how to get some.
     """
-    ones, twos = _candidates(first), _candidates(second)
     policy = _stricter(first.policy(), second.policy())
+    return _compare((_side(first), _side(second)), _runs(first), _runs(second), policy, TWO_CASES)
+
+
+def compare_baseline(case: Case) -> Comparison:
+    """A case's candidate against what the case has beside it: EEVDF, or what `--baseline` named.
+
+    Raises:
+        UsageError: none of its runs has both a figure and something beside it; says how to get some.
+    """
+    facts = case.facts.baseline
+    beside = Side(case=case.path.resolve().name, candidate=facts.name, sha256=facts.sha256)
+    others = _runs(case, Role.BASELINE if facts.kind == "eevdf" else Role.REFERENCE)
+    return _compare((_side(case), beside), _runs(case), others, case.policy(), ONE_CASE)
+
+
+def _compare(sides: tuple[Side, Side], ones: _ByKey, twos: _ByKey, policy: Policy, words: _Words) -> Comparison:
     found: list[Compared] = []
     samples: list[tuple[Compared, list[float], list[float]]] = []
     left: list[NotCompared] = []
     for key in dict.fromkeys((*ones, *twos)):
         mine, others = ones.get(key, {}), twos.get(key, {})
-        left += _missing(key, mine, others)
+        left += _missing(key, mine, others, words)
         for conditions in mine:
             views = _pairs(mine[conditions], others.get(conditions, {}))
             for figure in benefit.figures(views, policy):
@@ -135,10 +178,10 @@ def compare_cases(first: Case, second: Case) -> Comparison:
     for place, (one, values, others_values) in enumerate(samples):
         found.append(_judged(one, values, others_values, adjusted.get(place), len(tested), policy))
     if not found:
-        raise _nothing(left)
+        raise _nothing(left, words)
     return Comparison(
-        first=_side(first),
-        second=_side(second),
+        first=sides[0],
+        second=sides[1],
         figures=tuple(found),
         not_compared=tuple(left),
         tests=len(tested),
@@ -160,17 +203,17 @@ def _stricter(first: Policy, second: Policy) -> Policy:
     return max((first, second), key=lambda policy: policy.benefit.indistinct)
 
 
-def _candidates(case: Case) -> dict[Key, _Runs]:
-    """First runs of the candidate that did their job, by what they ran under and seed."""
+def _runs(case: Case, role: Role = Role.CANDIDATE) -> _ByKey:
+    """First runs of a role that did their job, by what they ran under and seed."""
     scenarios, policy, baselines = case.scenarios(), case.policy(), pairs(case.runs)
     found: dict[Key, dict[_Conditions, dict[int, list[View]]]] = defaultdict(dict)
     for run in case.runs:
         spec = run.spec
         scenario = scenarios.get(spec.scenario)
-        if scenario is None or not scenario.figures or spec.role is not Role.CANDIDATE or spec.repeats is not None:
+        if scenario is None or not scenario.figures or spec.role is not role or spec.repeats is not None:
             continue
         one = assess(run, scenario=scenario, policy=policy, baseline=baselines.get(spec.number))
-        if one.status is not Status.PASS:
+        if one.status not in (Status.PASS, Status.DONE):
             continue
         seeds = found[spec.scenario, spec.clock].setdefault(_conditions(case, one.view, scenario), {})
         seeds.setdefault(spec.seed, []).append(one.view)
@@ -200,13 +243,14 @@ def _pairs(first: Mapping[int, Sequence[View]], second: Mapping[int, Sequence[Vi
     ]
 
 
-def _missing(key: Key, first: _Runs, second: _Runs) -> Iterator[NotCompared]:
+def _missing(key: Key, first: _Runs, second: _Runs, words: _Words) -> Iterator[NotCompared]:
     """What keeps a scenario, or some of its seeds, from being compared, and what to do about it."""
     name, clock = key
     if not first or not second:
-        which = "first" if not first else "second"
-        reason = f"the {which} case has no run of it that passed"
-        yield NotCompared(scenario=name, clock=clock, reason=reason, hint=_again(key, second or first, which))
+        lacking = 0 if not first else 1
+        reason = f"{words.sides[lacking]} has no run of it that passed"
+        hint = f"{words.again[lacking]}: {_command(key, second or first)}"
+        yield NotCompared(scenario=name, clock=clock, reason=reason, hint=hint)
         return
     if not any(conditions in second for conditions in first):
         names = [
@@ -220,18 +264,15 @@ def _missing(key: Key, first: _Runs, second: _Runs) -> Iterator[NotCompared]:
         yield NotCompared(scenario=name, clock=clock, reason=reason, hint=hint)
         return
     one, two = _seeds(first), _seeds(second)
-    for which, other, has, lacks in (("first", second, one, two - one), ("second", first, two, one - two)):
+    for side, other, has, lacks in ((0, second, one, two - one), (1, first, two, one - two)):
         if lacks:
-            reason = f"the {which} case has {len(has)} of {len(one | two)} seeds that passed"
-            yield NotCompared(scenario=name, clock=clock, reason=reason, hint=_again(key, other, which))
+            reason = f"{words.sides[side]} has {len(has)} of {len(one | two)} seeds that passed"
+            hint = f"{words.again[side]}: {_command(key, other)}"
+            yield NotCompared(scenario=name, clock=clock, reason=reason, hint=hint)
 
 
 def _seeds(runs: _Runs) -> set[int]:
     return {seed for seeds in runs.values() for seed in seeds}
-
-
-def _again(key: Key, runs: _Runs, which: str) -> str:
-    return f"judge the {which} candidate again: {_command(key, runs)}"
 
 
 def _command(key: Key, runs: _Runs) -> str:
@@ -240,15 +281,15 @@ def _command(key: Key, runs: _Runs) -> str:
     return f"`testbed run CANDIDATE --clock {clock} -k {shlex.quote(name)}{seeds}`"
 
 
-def _nothing(left: Sequence[NotCompared]) -> UsageError:
+def _nothing(left: Sequence[NotCompared], words: _Words) -> UsageError:
     if not left:
         return UsageError(
-            "the cases have no figure to compare",
-            hint="judge both by scenarios that have figures, e.g. `testbed run CANDIDATE -k crawl`",
+            f"{words.both} no figure to compare",
+            hint="judge them by scenarios that have figures, e.g. `testbed run CANDIDATE -k crawl`",
         )
     one = left[0]
     return UsageError(
-        f"the cases have no runs in common: {one.scenario} [{one.clock}]: {one.reason}"
+        f"{words.both} no runs in common: {one.scenario} [{one.clock}]: {one.reason}"
         + (f" (and {len(left) - 1} more)" if len(left) > 1 else ""),
         hint=one.hint,
     )

@@ -148,6 +148,7 @@ def hold(request: Request, desk: Desk) -> Result:
     candidate = _read(request.candidate, desk.image)
     runs_schbench, schbench = _schbench(request, demanded)
     live, clocks = _clocks(request.clock, demanded, desk)
+    note = baseline.other_conditions(request.baseline, desk.image.id, demanded.name)
     with _reference(request, desk) as ready:
         case = _make_case(request, candidate)
         reference = _kept(ready, case)
@@ -172,7 +173,7 @@ def hold(request: Request, desk: Desk) -> Result:
             kernel=kernel_facts(desk.image),
             tool=tool_facts(desk.image, workload),
             live=live,
-            baseline=baseline.facts(reference) if reference is not None else BaselineFacts(),
+            baseline=baseline.facts(reference, note) if reference is not None else BaselineFacts(),
         )
         write_model(case / CASE_FILE, record)
         local = LocalEngine(desk.image, inputs.by_hash, desk.guest)
@@ -463,6 +464,7 @@ def _reference(request: Request, desk: Desk) -> Iterator[Artifact | None]:
 
     Raises:
         UsageError: it can't be had, or can't be attached.
+        DamagedCaseError: it is a case that is not what it was.
     """
     named = baseline.find(request.baseline)
     if named is None:

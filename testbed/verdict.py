@@ -96,6 +96,7 @@ class BaselineFacts(Model):
     name: str = "EEVDF"
     sha256: str = Field(default="", description="of the canonical manifest over all parts; empty for EEVDF")
     options: tuple[str, ...] = ()
+    note: str = Field(default="", description="of a case: what it was judged under, where that differs")
 
 
 class Measurement(Model):

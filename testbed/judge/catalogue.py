@@ -667,11 +667,11 @@ _ENTRIES = (
         "reference-failed",
         "what it is compared with failed",
         TEST,
-        _DONE,
+        _ERROR,
         "What figures were to be compared with (`--baseline`) failed in this scenario: it was ejected, or the guest "
         "went down under it.",
-        "The candidate has no part in that. Its figures here have nothing beside them; its safety is judged against "
-        "EEVDF as ever.",
+        "The candidate has no part in that. Its figures here have nothing beside them, so what was asked is open; its "
+        "safety is judged against EEVDF as ever.",
         "a baseline with a fault of its own",
         "judge the baseline as a candidate, or compare with another one",
         "    --baseline lifo.bpf.c: runnable task stall",

@@ -52,6 +52,7 @@ class _Part:
     runs: list[RunResult] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     unmeasured: str = ""
+    """How what figures are compared with failed."""
 
 
 def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None = None) -> Verdict:
@@ -73,6 +74,7 @@ def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None =
         required_miss=any(part.demand.required and part.status is Status.MISS for part in parts)
         or not any(part.demand.required for part in parts),
         interrupted=case.facts.interrupted,
+        reference_failed=any(part.demand.required and part.unmeasured for part in parts),
     )
     row = truth_table.decide(facts)
     findings = _ordered(build, parts, surprises)
@@ -426,7 +428,12 @@ def _title(row: truth_table.Row, findings: Sequence[Finding], parts: Sequence[_P
     deciding = next((one for one in findings if one.status is wanted), None)
     if row.outcome is Outcome.REJECT and deciding is not None:
         return deciding.title
-    required = {part.demand.name for part in parts if part.demand.required and part.status is Status.ERROR}
+    required = {
+        part.demand.name
+        for part in parts
+        if part.demand.required
+        and (part.unmeasured if row is truth_table.REFERENCE_FAILED else part.status is Status.ERROR)
+    }
     deciding = next(
         (
             one
@@ -454,8 +461,10 @@ def _safety(
         summary = failed[0].title + (f" (decided by `{decided}`)" if decided else " (build stage)")
         return Safety(outcome="fail", decided_by=decided, summary=summary)
     passed = [part for part in parts if part.status in (Status.PASS, Status.FAIL)]  # FAILs are collapses here
-    if row.outcome is Outcome.PASS or (
-        row.outcome is Outcome.REJECT and not facts.required_error and not facts.required_miss
+    if (
+        row.outcome is Outcome.PASS
+        or row is truth_table.REFERENCE_FAILED
+        or (row.outcome is Outcome.REJECT and not facts.required_error and not facts.required_miss)
     ):
         names = ", ".join(dict.fromkeys(part.demand.name for part in passed)) or "nothing"
         return Safety(outcome="pass", summary=f"no task starved, no CPU locked up, healthy after detach: {names}")
@@ -465,7 +474,7 @@ def _safety(
 def _benefit(case: Case, figures: Sequence[Figure], parts: Sequence[_Part], *, built: bool) -> Benefit:
     if not built:
         return Benefit(outcome="not measured", summary="the candidate was not built")
-    failed = {f"{part.demand.name}": part.unmeasured for part in parts if part.unmeasured}
+    failed = {part.demand.name: part.unmeasured for part in parts if part.unmeasured}
     return benefit.conclude(figures, case.facts.baseline.name, failed)
 
 

@@ -20,6 +20,7 @@ class Facts:
         required_error: a required scenario, or the build stage, ended as ERROR.
         required_miss: a required scenario did not run, was deselected, or was cut short.
         interrupted: the user ended the case.
+        reference_failed: what figures are compared with, if not EEVDF, failed in a required scenario.
     """
 
     control_surprised: bool = False
@@ -28,6 +29,7 @@ class Facts:
     required_error: bool = False
     required_miss: bool = False
     interrupted: bool = False
+    reference_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ class Row:
     outcome: Outcome
     because: str
 
+
+REFERENCE_FAILED = Row(
+    "what figures are compared with (`--baseline`) failed in a required scenario",
+    lambda facts: facts.reference_failed,
+    Outcome.INCONCLUSIVE,
+    "the comparison that was asked for was not made; what is said of safety holds",
+)
 
 ROWS = (
     Row(
@@ -77,6 +86,7 @@ ROWS = (
         Outcome.INCONCLUSIVE,
         "it did not run, was deselected, or was cut short; MISS is never PASS",
     ),
+    REFERENCE_FAILED,
     Row(
         "otherwise: every required scenario is PASS, DONE or SKIP",
         lambda _: True,
@@ -120,6 +130,7 @@ def page() -> str:
         "| a threshold is crossed, and the baseline crosses it too | ERROR, finding `baseline-crosses-too` |",
         "| ejection, panic, lock-up, tampering | FAIL, whatever the baseline did |",
         "| the run without the candidate failed | ERROR, finding `baseline-failed` |",
+        "| the run of what figures are compared with failed | none by it, finding `reference-failed` |",
         "| guest lost before the candidate was being attached, paused, killed, over its wall-clock limit | ERROR |",
         "| no run, or fewer seeds than the policy wants; deselected by an option | MISS |",
         "| the candidate was not built, so nothing could run | SKIP |",

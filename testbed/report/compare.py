@@ -49,7 +49,8 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, Side], tuple[str, Side]]:
 
 
 def _side(side: Side) -> str:
-    return f"{_short(side.candidate)}, sha256 {side.sha256[:16]}, case {_short(side.case)}"
+    which = f", sha256 {side.sha256[:16]}" if side.sha256 else ""  # EEVDF has none
+    return f"{_short(side.candidate)}{which}, case {_short(side.case)}"
 
 
 def _short(name: str) -> str:

@@ -93,6 +93,8 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     if (baseline := verdict.baseline).kind != "eevdf":
         told = " ".join((baseline.name, *baseline.options))
         yield from _labelled("against", f"{told}, sha256 {baseline.sha256[:16]} (safety: EEVDF)", width)
+        if baseline.note:
+            yield from _labelled("", baseline.note, width)
     where = f"kernel {verdict.kernel.release}, " if verdict.kernel else ""
     yield from _labelled("under", f"{where}policy {verdict.policy.name}, verdict {verdict.id}", width)
     if (schbench := verdict.tool.schbench) is not None:

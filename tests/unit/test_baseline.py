@@ -116,6 +116,14 @@ def test_a_case_that_was_edited_is_of_no_use(judged: Path, tmp_path: Path, name:
         baseline.check(str(judged))
 
 
+def test_a_case_of_other_conditions_is_told_as_such(judged: Path) -> None:
+    policy = Case.open(judged).policy().name
+    assert baseline.other_conditions("earlier", "i", policy) == ""
+    assert baseline.other_conditions("scx_simple", "other", "other") == ""
+    note = baseline.other_conditions("earlier", "other", "strict")
+    assert note == f"of the case `earlier`, judged under image i and policy {policy}; run here under this verdict's"
+
+
 def test_a_case_without_a_candidate_is_of_no_use(judged: Path) -> None:
     (judged / "candidate/artifact.json").unlink()
     with pytest.raises(UsageError, match="the case `earlier` has no candidate that was built"):
@@ -217,6 +225,14 @@ def test_figures_are_told_against_the_reference_and_the_verdict_says_which(build
     assert "  against: old.bpf.c, sha256 dddddddddddddddd (safety: EEVDF)" in text
 
 
+def test_a_note_about_the_baseline_stands_under_it(builder: CaseBuilder) -> None:
+    builder.baseline = OTHER.model_copy(update={"note": "of the case `earlier`, judged under policy strict"})
+    starvation(builder, 2000, 800, Script())
+    lines = render(judge(builder.finish()), "text").splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("  against: "))
+    assert lines[place + 1] == "  of the case `earlier`, judged under policy strict"
+
+
 def test_eevdf_is_what_it_was_before(tmp_path: Path) -> None:
     builder = CaseBuilder(tmp_path / "case")
     builder.demand("starvation")
@@ -251,15 +267,50 @@ def test_a_collapse_is_one_against_eevdf(builder: CaseBuilder) -> None:
 def test_a_reference_that_fails_by_itself_blames_nobody(builder: CaseBuilder) -> None:
     starvation(builder, 2000, 800, Script(during={"hold": [EJECTED]}))
     verdict = judge(builder.finish())
-    assert (verdict.verdict, verdict.safety.outcome) == (Outcome.PASS, "pass")
+    assert (verdict.verdict, verdict.title) == (
+        Outcome.INCONCLUSIVE,
+        "what it is compared with failed in starvation",
+    )
+    assert (verdict.safety.outcome, verdict.scenarios[0].status) == ("pass", Status.PASS)
     assert verdict.benefit.outcome == "not measured"
     assert verdict.benefit.summary == (
         "not measured: the baseline old.bpf.c failed in starvation (runnable task stall)"
     )
     (finding,) = verdict.findings
-    assert (finding.code, finding.status) == ("reference-failed", Status.DONE)
+    assert (finding.code, finding.status) == ("reference-failed", Status.ERROR)
     assert finding.evidence
     assert finding.evidence[0].file == "runs/002/stream"
+
+
+@pytest.mark.parametrize("status", [Status.FAIL, Status.ERROR, Status.MISS])
+def test_a_reference_that_fails_hides_nothing_that_is_worse(builder: CaseBuilder, status: Status) -> None:
+    """Neither a fault of the candidate's nor what was not run is told as the reference's."""
+    broken = Script(during={"hold": [EJECTED]})
+    bad = Script(figures={"plain.gap.max": 3_000_000})
+    number = builder.run("starvation", bad if status is Status.FAIL else Script())
+    builder.run("starvation", role=Role.BASELINE)
+    builder.run("starvation", broken, role=Role.REFERENCE)
+    if status is Status.FAIL:
+        builder.run("starvation", bad, repeats=number)
+    else:
+        builder.demand("stall")
+    if status is Status.ERROR:
+        builder.run("stall")
+        builder.run("stall", Script(lost_in="hold", ended="panic"), role=Role.BASELINE)
+    verdict = judge(builder.finish())
+    assert verdict.verdict is (Outcome.REJECT if status is Status.FAIL else Outcome.INCONCLUSIVE)
+    assert "compared with" not in verdict.title
+    assert verdict.safety.outcome == ("fail" if status is Status.FAIL else "inconclusive")
+    assert "reference-failed" in {finding.code for finding in verdict.findings}
+
+
+def test_an_optional_scenario_of_a_reference_decides_nothing(builder: CaseBuilder) -> None:
+    builder.demands.clear()
+    builder.demand("starvation", required=False)
+    builder.demand("stall")
+    builder.pair("stall")
+    starvation(builder, 2000, 800, Script(during={"hold": [EJECTED]}))
+    assert judge(builder.finish()).verdict is Outcome.PASS
 
 
 def test_what_other_scenarios_say_is_told_beside_a_reference_that_failed_in_one(builder: CaseBuilder) -> None:

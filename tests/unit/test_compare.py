@@ -12,10 +12,11 @@ import pytest
 
 from testbed.case import Case, write_model
 from testbed.cli import main
-from testbed.compare import Compared, Comparison, compare_cases
+from testbed.compare import Compared, Comparison, compare_baseline, compare_cases
 from testbed.errors import ExitCode, UsageError
 from testbed.report import compare as writers
 from testbed.spec import Clock, Role
+from testbed.verdict import BaselineFacts
 from tests.unit.case_builder import CaseBuilder, Script, rewrite
 
 Figures = Callable[[int], dict[str, float]]
@@ -46,6 +47,67 @@ def respec(case: Case, **changes: object) -> Case:
         path = case.path / run.name / "spec.json"
         rewrite(path, {**json.loads(path.read_text()), **changes})
     return Case.open(case.path)
+
+
+# --- a case with its own baseline ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def against(tmp_path: Path) -> Callable[..., Case]:
+    """Ten seeds of a candidate, EEVDF and a reference, which has `passed` of them."""
+
+    def make(baseline: BaselineFacts, passed: int = 10) -> Case:
+        builder = CaseBuilder(tmp_path / "new")
+        builder.baseline = baseline
+        builder.demand("starvation")
+        for seed in range(10):
+            for role, gap in ((Role.CANDIDATE, 300.0), (Role.BASELINE, 60.0), (Role.REFERENCE, 900.0)):
+                lost = role is Role.REFERENCE and seed >= passed
+                script = Script(figures={"plain.gap.p50": gap}, lost_in="hold" if lost else "")
+                builder.run("starvation", script, role=role, seed=seed)
+        return builder.finish()
+
+    return make
+
+
+OLD = BaselineFacts(kind="object", name="old.bpf.o", sha256="d" * 64)
+
+
+def test_one_case_is_compared_with_what_its_baseline_was(against: Callable[..., Case]) -> None:
+    comparison = compare_baseline(against(OLD))
+    gap = figure(comparison, "plain.gap.p50")
+    assert (comparison.second.candidate, comparison.second.sha256) == ("old.bpf.o", "d" * 64)
+    assert (gap.first, gap.second, gap.ratio, gap.judgement, gap.basis) == (300, 900, 0.333333, "better", "tested")
+    assert "old.bpf.o" in writers.svg(comparison)
+
+
+def test_one_case_without_another_baseline_is_compared_with_eevdf(against: Callable[..., Case]) -> None:
+    comparison = compare_baseline(against(BaselineFacts()))
+    gap = figure(comparison, "plain.gap.p50")
+    assert (gap.first, gap.second, gap.judgement) == (300, 60, "worse")
+    assert "second  EEVDF, case new" in writers.render(comparison, "text")
+
+
+def test_seeds_in_which_the_baseline_failed_are_left_out_and_told(against: Callable[..., Case]) -> None:
+    comparison = compare_baseline(against(OLD, passed=7))
+    assert figure(comparison, "plain.gap.p50").pairs == 7
+    (left,) = comparison.not_compared
+    assert left.reason == "the baseline has 7 of 10 seeds that passed"
+    assert left.hint.startswith("run both again, with the same `--baseline`: `testbed run CANDIDATE")
+
+
+def test_a_baseline_that_always_failed_is_an_error_that_names_it(against: Callable[..., Case]) -> None:
+    with pytest.raises(UsageError) as caught:
+        compare_baseline(against(OLD, passed=0))
+    assert caught.value.message == (
+        "the candidate and its baseline have no runs in common: starvation [sim]: "
+        "the baseline has no run of it that passed"
+    )
+
+
+def test_the_verb_takes_one_case(against: Callable[..., Case], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(against(OLD).path)]) == ExitCode.PASS
+    assert "second  old.bpf.o, sha256 dddddddddddddddd, case new" in capsys.readouterr().out
 
 
 # --- what is compared ----------------------------------------------------------------------------------------

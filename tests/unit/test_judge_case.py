@@ -50,7 +50,7 @@ def builder(tmp_path: Path) -> CaseBuilder:
 
 ALL_FACTS = [
     truth_table.Facts(**dict(zip([field.name for field in fields(truth_table.Facts)], values, strict=True)))
-    for values in itertools.product((False, True), repeat=6)
+    for values in itertools.product((False, True), repeat=7)
 ]
 
 
@@ -63,6 +63,8 @@ def test_the_truth_table_says_what_the_contract_says(facts: truth_table.Facts) -
         expected = Outcome.REJECT  # a confirmed FAIL beats ERROR and MISS
     elif facts.required_error or facts.required_miss or facts.interrupted:
         expected = Outcome.INCONCLUSIVE  # MISS is never PASS
+    elif facts.reference_failed:
+        expected = Outcome.INCONCLUSIVE  # the question was a comparison, and there is none
     else:
         expected = Outcome.PASS
     assert truth_table.decide(facts).outcome is expected
