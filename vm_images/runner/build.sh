@@ -29,7 +29,7 @@ fi
 cd "$src"
 # shellcheck disable=SC2086
 ${CC:-gcc} $flags -Wall -Wextra -Werror -static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
-	btf.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c \
+	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c \
 	pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c topology.c util.c world.c \
 	$bpf -lelf -lz -lzstd
 cp "$work/testbed-runner" "$out/testbed-runner.new"

@@ -70,11 +70,11 @@ static bool number(const char *w, uint64_t *v)
 static const struct { const char *verb; int min, max; const char *numbers; } verbs[] = {
 	/* numbers: which words (as digits) must be numbers */
 	{ "sysctl", 2, 2, "" },	    { "write", 2, 2, "" },	      { "attach", 1, 1, "1" },
-	{ "detach", 1, 1, "1" },    { "cycle", 2, 2, "12" },	      { "start", 2, 20, "" },
+	{ "detach", 1, 2, "1" },    { "cycle", 2, 2, "12" },	      { "start", 2, 20, "" },
 	{ "exec", 2, MAX_WORDS, "" }, { "wait", 2, 2, "2" },	      { "stop", 1, MAX_WORDS, "" },
 	{ "sleep", 1, 1, "1" },	    { "hold", 1, 1, "1" },	      { "begin", 1, 1, "" },
 	{ "end", 1, 1, "" },	    { "health", 1, 1, "1" },	      { "cpu", 3, 3, "23" },
-	{ "save", 0, 0, "" },
+	{ "save", 0, 0, "" },	    { "cgroup", 2, 20, "" },
 };
 
 static bool step_ok(int n, char **w)
@@ -89,6 +89,10 @@ static bool step_ok(int n, char **w)
 		for (const char *p = verbs[i].numbers; *p; p++)
 			if (!number(w[*p - '0'], &v))
 				return false;
+		if (!strcmp(w[0], "detach") && n > 2 && strcmp(w[2], "kill"))
+			return false;
+		if (!strcmp(w[0], "cgroup"))
+			return !strcmp(w[1], "make") || (!strcmp(w[1], "remove") && n == 3);
 		return strcmp(w[0], "cpu") || !strcmp(w[1], "online") || !strcmp(w[1], "offline");
 	}
 	return false;
@@ -379,7 +383,7 @@ static int run_step(int n, char **w, char *why)
 	if (!strcmp(v, "attach"))
 		return scx_attach(num(w[1]), why, WHY);
 	if (!strcmp(v, "detach"))
-		return scx_detach(num(w[1]), why, WHY);
+		return scx_detach(num(w[1]), n > 2, why, WHY);
 	if (!strcmp(v, "cycle")) {
 		for (uint64_t i = 0; i < num(w[1]); i++) {
 			char one[WHY] = "", two[WHY] = "";
@@ -388,7 +392,7 @@ static int run_step(int n, char **w, char *why)
 			if (!e)
 				e = wait_ms(50, true, one);
 			/* also after a failure: the state must be clean for what follows */
-			d = scx_detach(num(w[2]), two, WHY);
+			d = scx_detach(num(w[2]), false, two, WHY);
 			if (e || d) {
 				snprintf(why, WHY, "cycle %llu: %.1100s", (unsigned long long)i, e ? one : two);
 				return e ? e : d;
@@ -439,6 +443,8 @@ static int run_step(int n, char **w, char *why)
 	}
 	if (!strcmp(v, "cpu"))
 		return cpu_switch(w[1], (int)num(w[2]), num(w[3]), why, WHY);
+	if (!strcmp(v, "cgroup"))
+		return strcmp(w[1], "make") ? cgroup_remove(w[2], why, WHY) : cgroup_make(w[2], n - 3, w + 3, why, WHY);
 	if (!strcmp(v, "health"))
 		return health_check(num(w[1]), why, WHY) ? 0 : -EIO;
 	return -EINVAL;
@@ -481,7 +487,7 @@ void job_run(void)
 	if (scx_is_ours() && !job_over()) {
 		char why[WHY] = "";
 
-		scx_detach(5000, why, WHY);
+		scx_detach(5000, false, why, WHY);
 	}
 	monitor_steps_done(all);
 }

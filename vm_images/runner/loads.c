@@ -6,6 +6,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -293,6 +295,72 @@ static void migration(struct slot *s, const struct opts *o)
 	}
 }
 
+/* Weights and classes that a scheduler is told of while the task spins: nice from one end to the other, batch and idle. */
+static void renice(struct slot *s, const struct opts *o)
+{
+	static const int policies[] = { SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_EXT };
+	struct rng r;
+	uint64_t next = now_ns();
+	int at = 0;
+
+	rng_seed(&r, o->seed);
+	atomic_store(&s->due, 0);
+	for (;;) {
+		pid_t pid = atomic_load(&shm->slot[o->first + at].pid);
+		int nice = (int)(rng_next(&r) % 40) - 20, policy = policies[rng_next(&r) % 4];
+
+		at = (at + 1) % o->count;
+		if (pid > 0 && (set_policy(pid, policy, 0) || setpriority(PRIO_PROCESS, (id_t)pid, nice)))
+			atomic_fetch_add_explicit(&s->errors, 1, memory_order_relaxed);
+		else
+			atomic_fetch_add_explicit(&s->moves, 1, memory_order_relaxed);
+		pause_until_next(o, &next);
+	}
+}
+
+static void yield(struct slot *s)
+{
+	atomic_store(&s->due, 0);
+	for (;;) {
+		for (int i = 0; i < 16; i++)
+			sched_yield();
+		atomic_fetch_add_explicit(&s->work, 16, memory_order_relaxed);
+	}
+}
+
+/*
+ * A lock that each task of the load gets in its turn, does a little work under and hands over. So all of them get no
+ * further than the one of them that the scheduler lets wait.
+ */
+static void lock(struct slot *s, const struct opts *o)
+{
+	_Atomic uint32_t *turn = &shm->slot[o->first].turn;
+	uint32_t me = (uint32_t)s->index, next = (me + 1) % (uint32_t)o->count;
+	struct slot *after = &shm->slot[o->first + (int)next];
+
+	atomic_store(&s->due, 0);
+	for (;;) {
+		uint32_t seen = atomic_load(turn);
+		uint64_t now;
+
+		if (seen != me) {
+			syscall(SYS_futex, turn, FUTEX_WAIT, seen, NULL, NULL, 0);
+			continue;
+		}
+		now = atomic_load(&s->due);
+		if (now)
+			wait_over(s, now);
+		for (volatile unsigned i = 0; i < 5000; i++)
+			;
+		atomic_fetch_add_explicit(&s->work, 1, memory_order_relaxed);
+		/* Whose turn it is may not have come to life yet; then it has nothing to wait for. */
+		if (atomic_load(&after->ready))
+			wait_begins(after, now_ns());
+		atomic_store(turn, next);
+		syscall(SYS_futex, turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	}
+}
+
 /* Programs as a host has them: a scheduler must not know us by name. */
 const char *load_name(uint64_t seed)
 {
@@ -324,7 +392,7 @@ static void begin_anywhere(uint64_t seed)
 	sched_setaffinity(0, sizeof(all), &all);
 }
 
-/* argv = load KIND SLOT PERIOD_US CPU NICE POLICY SEED IN OUT PEER FIRST COUNT */
+/* argv = load KIND SLOT PERIOD_US CPU NICE POLICY SEED IN OUT PEER FIRST COUNT CGROUP */
 int load_main(int argc, char **argv)
 {
 	struct opts o;
@@ -333,7 +401,7 @@ int load_main(int argc, char **argv)
 	bool helper;
 	int at;
 
-	if (argc < 13)
+	if (argc < 14)
 		return 1;
 	ports_drop();
 	signal(SIGPIPE, SIG_DFL);
@@ -366,7 +434,7 @@ int load_main(int argc, char **argv)
 		o.policy = SCHED_FIFO;
 		o.prio = 1;
 	}
-	helper = !strcmp(kind, "kworker") || !strcmp(kind, "rcu") || !strcmp(kind, "churn");
+	helper = !strcmp(kind, "kworker") || !strcmp(kind, "rcu") || !strcmp(kind, "churn") || !strcmp(kind, "renice");
 	prctl(PR_SET_NAME, load_name(o.seed));
 	if (o.cpu < 0)
 		begin_anywhere(o.seed);
@@ -378,6 +446,8 @@ int load_main(int argc, char **argv)
 		if (sched_setaffinity(0, sizeof(set), &set))
 			return 6;
 	}
+	if (*argv[13] && cgroup_enter(argv[13]))
+		return EXIT_CGROUP;
 	setpriority(PRIO_PROCESS, 0, o.nice);
 	wait_begins(s, now_ns());
 	atomic_store(&s->pid, getpid());
@@ -406,5 +476,13 @@ int load_main(int argc, char **argv)
 		churn(s, &o);
 	else if (!strcmp(kind, "migration"))
 		migration(s, &o);
+	else if (!strcmp(kind, "renice"))
+		renice(s, &o);
+	else if (!strcmp(kind, "yield"))
+		yield(s);
+	else if (!strcmp(kind, "lock"))
+		lock(s, &o);
+	else if (!strcmp(kind, "cgroup"))
+		cgroup_rounds(s, o.period_us, wait_begins, wait_over);
 	return 8;
 }

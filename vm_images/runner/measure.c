@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runner.h"
@@ -13,23 +14,27 @@
 #define MAX_LOADS 64
 #define MAX_CPUS 1024
 
-enum { K_HOG, K_CANARY, K_PIPE, K_KWORKER, K_RCU, K_FORK, K_CHURN, K_MIGRATION, KINDS };
+enum { K_HOG, K_CANARY, K_PIPE, K_KWORKER, K_RCU, K_FORK, K_CHURN, K_MIGRATION, K_RENICE, K_YIELD, K_LOCK, K_CGROUP, KINDS };
 
-/* tasks: what one unit of `count` consists of, in order; gap: has a distribution */
+/* tasks: what one unit of `count` consists of, in order; mover: who moves them all; gap: has a distribution */
 static const struct {
 	const char *name;
-	const char *task[2];
+	const char *task[2], *mover;
 	uint64_t period_us;
 	bool gap, work, roundtrips, forks;
 } kinds[KINDS] = {
-	[K_HOG] = { "hog", { "hog" }, 0, .work = true },
-	[K_CANARY] = { "canary", { "canary" }, 5000, .gap = true },
-	[K_PIPE] = { "pipe", { "ping", "pong" }, 0, .gap = true, .roundtrips = true },
-	[K_KWORKER] = { "kworker", { "kworker" }, 20000, .gap = true },
-	[K_RCU] = { "rcu", { "rcu" }, 50000, .gap = true },
-	[K_FORK] = { "fork", { "fork" }, 0, .gap = true, .forks = true },
-	[K_CHURN] = { "churn", { "spin" }, 1000, .work = true },
-	[K_MIGRATION] = { "migration", { "migration" }, 0, .work = true },
+	[K_HOG] = { "hog", { "hog" }, .work = true },
+	[K_CANARY] = { "canary", { "canary" }, .period_us = 5000, .gap = true },
+	[K_PIPE] = { "pipe", { "ping", "pong" }, .gap = true, .roundtrips = true },
+	[K_KWORKER] = { "kworker", { "kworker" }, .period_us = 20000, .gap = true },
+	[K_RCU] = { "rcu", { "rcu" }, .period_us = 50000, .gap = true },
+	[K_FORK] = { "fork", { "fork" }, .gap = true, .forks = true },
+	[K_CHURN] = { "churn", { "spin" }, .mover = "churn", .period_us = 1000, .work = true },
+	[K_MIGRATION] = { "migration", { "migration" }, .work = true },
+	[K_RENICE] = { "renice", { "spin" }, .mover = "renice", .period_us = 1000, .work = true },
+	[K_YIELD] = { "yield", { "yield" }, .work = true },
+	[K_LOCK] = { "lock", { "lock" }, .gap = true, .work = true },
+	[K_CGROUP] = { "cgroup", { "cgroup" }, .gap = true, .forks = true },
 };
 
 struct counters { uint64_t work, roundtrips, forks, errors, moves; };
@@ -80,7 +85,7 @@ static int spawn_call(void *p)
 	return c->child ? 0 : c->err;
 }
 
-struct task { const char *word; int cpu, nice, in, out, peer, first, count; uint64_t period_us; const char *policy; };
+struct task { const char *word; int cpu, nice, in, out, peer, first, count; uint64_t period_us; const char *policy, *cgroup; };
 
 /* Whose process it is: the name alone says nothing. */
 static void send_task(const struct load *l, const struct slot *s, const char *kind, const char *comm)
@@ -99,7 +104,7 @@ static void send_task(const struct load *l, const struct slot *s, const char *ki
 static int start_task(struct load *l, int slot, const struct task *t, char *why, size_t whylen)
 {
 	static struct spawn_call call;	/* static: a call that never returns still uses it */
-	static char num[12][24], *argv[15];
+	static char num[12][24], *argv[16];
 	struct slot *s = &shm->slot[slot];
 	int r, result = 0;
 	uint64_t end, seed = job.seed * 1000003 + (uint64_t)slot;
@@ -124,7 +129,8 @@ static int start_task(struct load *l, int slot, const struct task *t, char *why,
 	for (int i = 0; i < 11; i++)
 		argv[2 + i] = num[i];
 	argv[6] = (char *)t->policy;
-	argv[13] = NULL;
+	argv[13] = (char *)t->cgroup;
+	argv[14] = NULL;
 	memset(&call, 0, sizeof(call));
 	call.argv = argv;
 	r = pool_call(spawn_call, &call, 5000, &result);
@@ -137,8 +143,11 @@ static int start_task(struct load *l, int slot, const struct task *t, char *why,
 	end = now_ns() + 5 * NSEC_PER_SEC;
 	while (!atomic_load(&s->ready)) {
 		if (child_gone(call.child) || now_ns() > end) {
-			snprintf(why, whylen, "%s did not start (%s)", t->word,
-				 call.child->exited ? "it ended" : "no sign of life in 5 s");
+			if (call.child->exited && WIFEXITED(call.child->status) && WEXITSTATUS(call.child->status) == EXIT_CGROUP)
+				snprintf(why, whylen, "%s could not enter cgroup %s", t->word, t->cgroup);
+			else
+				snprintf(why, whylen, "%s did not start (%s)", t->word,
+					 call.child->exited ? "it ended" : "no sign of life in 5 s");
 			return -ECHILD;
 		}
 		sleep_ms(1);
@@ -154,7 +163,7 @@ int load_start(int n, char **w, char *why, size_t whylen)
 	int kind = -1, count = 1, nice = 0, cpu = -1, per_unit, units, r = 0;
 	bool each = false;
 	uint64_t period;
-	const char *policy = "other";
+	const char *policy = "other", *cgroup = "";
 
 	for (int i = 0; i < KINDS; i++)
 		if (!strcmp(w[1], kinds[i].name))
@@ -185,6 +194,8 @@ int load_start(int n, char **w, char *why, size_t whylen)
 		else if (!strncmp(w[i], "policy=", 7) && (!strcmp(v, "other") || !strcmp(v, "batch") || !strcmp(v, "idle") ||
 							  !strcmp(v, "ext") || !strcmp(v, "fifo")))
 			policy = v;
+		else if (!strncmp(w[i], "cgroup=", 7))
+			cgroup = v;
 		else if (!strncmp(w[i], "cpu=", 4) && !strcmp(v, "each"))
 			each = true;
 		else if (!strncmp(w[i], "cpu=", 4) && !strcmp(v, "any"))
@@ -217,7 +228,7 @@ int load_start(int n, char **w, char *why, size_t whylen)
 	l->first = next_slot;
 	for (int u = 0, c = -1; u < units && !r; u++) {
 		struct task t = { .word = kinds[kind].task[0], .cpu = cpu, .nice = nice, .period_us = period, .policy = policy,
-				  .in = -1, .out = -1, .peer = -1 };
+				  .cgroup = cgroup, .in = -1, .out = -1, .peer = -1, .first = l->first, .count = units };
 		int ping[2], pong[2];
 
 		if (each) {
@@ -260,9 +271,9 @@ int load_start(int n, char **w, char *why, size_t whylen)
 			close(pong[k]);
 		}
 	}
-	if (!r && kind == K_CHURN) {
-		struct task t = { .word = "churn", .cpu = -1, .period_us = period, .policy = "other", .in = -1, .out = -1,
-				  .peer = -1, .first = l->first, .count = l->count };
+	if (!r && kinds[kind].mover) {
+		struct task t = { .word = kinds[kind].mover, .cpu = -1, .period_us = period, .policy = "other", .cgroup = "",
+				  .in = -1, .out = -1, .peer = -1, .first = l->first, .count = l->count };
 
 		r = start_task(l, next_slot++, &t, why, whylen);
 		l->count++;
@@ -322,7 +333,7 @@ static void report(struct load *l, const char *window)
 		struct slot *s = &shm->slot[l->first + i];
 		struct counters c = counters(s);
 		const struct counters *b = &l->at_begin[i];
-		bool mover = l->kind == K_CHURN && i == l->count - 1;
+		bool mover = kinds[l->kind].mover && i == l->count - 1;
 
 		if (!window)
 			b = &none;

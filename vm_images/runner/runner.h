@@ -107,11 +107,13 @@ uint64_t hist_quantile(const struct hist *h, unsigned per_mille);
 
 /* ---- loads.c: memory shared with the children, which they alone write (except `epoch` and `go`) ---- */
 #define MAX_SLOTS 512
+#define EXIT_CGROUP 9	/* a load that could not enter its cgroup */
 struct slot {
 	_Atomic uint64_t due;	/* since when this task has been waiting; 0: it is not */
 	_Atomic uint64_t work, roundtrips, forks, errors, moves;
 	_Atomic int ready;
 	_Atomic int pid;
+	_Atomic uint32_t turn;	/* of a `lock`: whose it is, in the load's first slot */
 	int kind, cpu, index;
 	struct hist total, window;
 };
@@ -193,7 +195,7 @@ bool scx_is_ours(void);
 bool scx_is_gone(void);		/* it was to be enabled and is not */
 int scx_attach(uint64_t ms, char *why, size_t whylen);
 void scx_keep(void);		/* what is attached now is what the next attach is to find */
-int scx_detach(uint64_t ms, char *why, size_t whylen);
+int scx_detach(uint64_t ms, bool kill, char *why, size_t whylen);	/* kill: a program gets no chance to tidy up */
 
 /* ---- object.c ---- */
 struct uei_copy { uint32_t kind; int64_t code; char reason[160], message[1100]; };
@@ -217,6 +219,13 @@ bool health_check(uint64_t ms, char *why, size_t whylen);
 /* ---- topology.c ---- */
 void topology_tell(struct json *j);	/* the rest of `hello` */
 int cpu_switch(const char *how, int cpu, uint64_t ms, char *why, size_t whylen);	/* how: online, offline */
+
+/* ---- cgroup.c ---- */
+int cgroup_make(const char *name, int nfiles, char **files, char *why, size_t whylen);	/* files: NAME=VALUE */
+int cgroup_remove(const char *name, char *why, size_t whylen);
+int cgroup_enter(const char *name);	/* the calling process */
+void cgroup_rounds(struct slot *s, uint64_t period_us, void (*begins)(struct slot *, uint64_t),
+		   void (*over)(struct slot *, uint64_t));
 
 /* ---- starving.c ---- */
 void starving_scan(uint64_t limit_ms);

@@ -397,7 +397,7 @@ static bool program_ends_by(uint64_t end)
 	return true;
 }
 
-int scx_detach(uint64_t ms, char *why, size_t whylen)
+int scx_detach(uint64_t ms, bool kill, char *why, size_t whylen)
 {
 	static bool stuck;
 	uint64_t t0 = now_ns(), end = t0 + ms * NSEC_PER_MSEC;
@@ -430,7 +430,7 @@ int scx_detach(uint64_t ms, char *why, size_t whylen)
 
 		if (ended && was_ours)
 			snprintf(detail, sizeof(detail), "the program had ended by itself");
-		for (int i = 0; i < 3 && !ended; i++) {
+		for (int i = kill ? 2 : 0; i < 3 && !ended; i++) {
 			program_signal(how[i].sig);
 			ended = program_ends_by(until[i]);
 			if (!ended)
