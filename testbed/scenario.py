@@ -21,7 +21,10 @@ from testbed.topology import PRESETS
 from testbed.yamlfile import Document, DurationMs, did_you_mean, read
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
-Kind = Literal["hog", "canary", "pipe", "kworker", "rcu", "fork", "churn", "migration"]
+Kind = Literal[
+    "hog", "canary", "pipe", "kworker", "rcu", "fork", "churn", "migration", "renice", "yield", "lock", "cgroup"
+]
+Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,40}(/[a-z0-9_-]{1,40}){0,3}$")]
 CandidateKind = Literal["object", "program"]
 
 PROGRAMS = {
@@ -31,6 +34,7 @@ PROGRAMS = {
     "rt-app": "/usr/bin/rt-app",
     "schbench": "/usr/bin/schbench",
     "busybox": "/usr/bin/busybox",
+    "bpftool": "/usr/sbin/bpftool",
 }
 """Programs of the image, by the name that a scenario may use."""
 
@@ -49,16 +53,33 @@ STOP_MS = 6_000
 """The runner's own bounds: SIGTERM for 1 s, SIGKILL for 5 s; 5 s for a fork and 5 s for its sign of life."""
 START_MS = 10_000
 EXEC_MS = 5_000
+CGROUP_MS = 10_000
 HEALTH_PROBES_BESIDE_CPUS = 3  # write, kworker, rcu
-THROUGHPUT = {"hog": "work", "churn": "work", "migration": "work", "pipe": "roundtrips", "fork": "forks"}
+THROUGHPUT = {
+    "hog": "work",
+    "churn": "work",
+    "migration": "work",
+    "renice": "work",
+    "yield": "work",
+    "lock": "work",
+    "pipe": "roundtrips",
+    "fork": "forks",
+    "cgroup": "forks",
+}
 """What a built-in load calls the work that it did."""
-GAP_KINDS = ("canary", "pipe", "kworker", "rcu", "fork")
+GAP_KINDS = ("canary", "pipe", "kworker", "rcu", "fork", "lock", "cgroup")
 
 
 class Within(Model):
     """A step with a bound."""
 
     within: DurationMs
+
+
+class Detach(Within):
+    """The end of a candidate; `kill` ends a program by SIGKILL, so that it can't tidy up behind itself."""
+
+    kill: bool = False
 
 
 class Cycle(Model):
@@ -79,6 +100,7 @@ class Start(Model):
     nice: int | None = Field(default=None, ge=-20, le=19)
     policy: Literal["other", "batch", "idle", "ext", "fifo"] | None = None
     period: DurationMs | None = None
+    cgroup: Group | None = Field(default=None, description="where its tasks are, made by a step before")
 
     @model_validator(mode="after")
     def _one_count(self) -> Start:
@@ -152,6 +174,24 @@ class Cpu(Model):
         return range(1, cpus) if self.which == "others" else range(self.which, self.which + 1)
 
 
+class Cgroup(Model):
+    """A control group is made, with what is written into its files, or removed."""
+
+    make: Group | None = None
+    remove: Group | None = None
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[a-z]+(\.[a-z]+)+$")], str | int] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Cgroup:
+        if (self.make is None) == (self.remove is None):
+            raise ValueError("expected one of `make` and `remove`")
+        if self.remove is not None and self.files:
+            raise ValueError("`files` belong to `make`")
+        return self
+
+
 def _short_hold(value: object) -> object:
     return value if isinstance(value, dict) else {"at_least": value}
 
@@ -160,7 +200,7 @@ class Step(Model):
     """One step: exactly one verb."""
 
     attach: Within | None = None
-    detach: Within | None = None
+    detach: Detach | None = None
     cycle: Cycle | None = None
     start: Start | None = None
     exec: Exec | None = None
@@ -174,6 +214,7 @@ class Step(Model):
     sysctl: dict[str, str | int] | None = None
     write: Write | None = None
     cpu: Cpu | None = None
+    cgroup: Cgroup | None = None
 
     @model_validator(mode="after")
     def _one_verb(self) -> Step:
@@ -208,9 +249,10 @@ class FigureSpec(Model):
 
 
 class Needs(Model):
-    """What the guest must have."""
+    """What the guest must have, and which kind of candidate it is about; others do not run it."""
 
     programs: tuple[str, ...] = ()
+    candidate: CandidateKind | None = None
 
 
 class Limits(Model):
@@ -279,6 +321,11 @@ class Scenario(Model):
         """The programs by name."""
         return {step.exec.name: step.exec for step in self.steps if step.exec}
 
+    def is_bounded(self, group: str) -> bool:
+        """Whether a cgroup, or one above it, has room for so many processes only."""
+        made = [step.cgroup for step in self.steps if step.cgroup and step.cgroup.make]
+        return any(f"{group}/".startswith(f"{one.make}/") and "pids.max" in one.files for one in made)
+
     def windows(self) -> tuple[str, ...]:
         """The measurement windows."""
         return tuple(step.begin for step in self.steps if step.begin)
@@ -337,6 +384,7 @@ def _mistakes(scenario: Scenario, stem: str) -> Iterator[Mistake]:
                 did_you_mean(program, PROGRAMS),
             )
     yield from _step_mistakes(scenario)
+    yield from _group_mistakes(scenario)
     yield from _reference_mistakes(scenario, CODES)
     yield from _limit_mistakes(scenario)
 
@@ -403,6 +451,30 @@ def _step_mistakes(scenario: Scenario) -> Iterator[Mistake]:
                 pass
     if open_windows:
         yield ("steps",), f"window `{open_windows[0]}` is never closed", f"add `end: {open_windows[0]}`"
+
+
+def _group_mistakes(scenario: Scenario) -> Iterator[Mistake]:
+    """Cgroups that are used, removed or made below another one, and are not there."""
+    groups: set[str] = set()
+    for index, step in enumerate(scenario.steps):
+        place = ("steps", index, step.verb)
+        if step.start and step.start.cgroup is not None and step.start.cgroup not in groups:
+            hint = did_you_mean(step.start.cgroup, groups) if groups else "add a step `cgroup: {make: …}` before it"
+            yield (*place, "cgroup"), f"cgroup `{step.start.cgroup}` was not made", hint
+        if step.cgroup is None:
+            continue
+        if step.cgroup.make is None:
+            assert step.cgroup.remove is not None
+            if step.cgroup.remove not in groups:
+                yield (*place, "remove"), f"cgroup `{step.cgroup.remove}` was not made", ""
+            groups.discard(step.cgroup.remove)
+            continue
+        parent = step.cgroup.make.rpartition("/")[0]
+        if step.cgroup.make in groups:
+            yield (*place, "make"), f"cgroup `{step.cgroup.make}` is made twice", ""
+        if parent and parent not in groups:
+            yield (*place, "make"), f"cgroup `{parent}` was not made", f"add `cgroup: {{make: {parent}}}` before it"
+        groups.add(step.cgroup.make)
 
 
 def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
@@ -531,6 +603,8 @@ def step_limit_ms(
             return START_MS
         case "exec", _:
             return EXEC_MS
+        case "cgroup", _:
+            return CGROUP_MS
         case _:
             return 0
 
@@ -595,8 +669,10 @@ def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, S
     match step.verb, step.value:
         case "attach", value:
             yield line("attach", value.within * ATTACH_STRETCH)
-        case ("detach" | "health") as verb, value:
-            yield line(verb, value.within)
+        case "detach", value:
+            yield line("detach", value.within, *(("kill",) if value.kill else ()))
+        case "health", value:
+            yield line("health", value.within)
         case "cycle", value:
             yield line("cycle", value.times, value.within * ATTACH_STRETCH)
         case "start", value:
@@ -621,6 +697,9 @@ def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, S
         case "cpu", value:
             for number in value.numbers(cpus):
                 yield line("cpu", value.how, number, value.within)
+        case "cgroup", value:
+            files = [f"{name}={content}" for name, content in value.files.items()]
+            yield line("cgroup", *(("make", value.make, *files) if value.make else ("remove", value.remove)))
         case verb, _:
             raise ScenarioError(f"no such verb: `{verb}`")
 
@@ -635,6 +714,8 @@ def _options(start: Start, cpus: int) -> Iterator[str]:
         yield f"policy={start.policy}"
     if start.period is not None:
         yield f"period_us={start.period * 1000}"
+    if start.cgroup is not None:
+        yield f"cgroup={start.cgroup}"
 
 
 # --- reading a job back --------------------------------------------------------------------------------------

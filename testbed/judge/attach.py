@@ -229,6 +229,10 @@ def _step_code(view: View, step: Event, verb: str, detail: str, fine: set[int]) 
         return "step-failed"
     if verb == "cpu":
         return "hotplug-blocked" if step.integer("i") in fine else "step-failed"
+    if re.search(r"; last line: memory grew by \d+ kB", detail):
+        return "memory-grows" if step.integer("i") in fine else "step-failed"
+    if re.search(r"\bcgroup\b", detail) and "ETIMEDOUT" not in detail:
+        return "cgroup-vetoed" if step.integer("i") in fine else "step-failed"
     if re.search(r"\bfork\b", detail) and "ETIMEDOUT" not in detail:
         return "fork-vetoed"
     slow = re.search(r"ETIMEDOUT|in time|no sign of life|have not died|has not died", detail)

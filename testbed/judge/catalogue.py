@@ -388,6 +388,30 @@ _ENTRIES = (
         "    if (!bpf_task_storage_get(&ctx, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE)) return -ENOMEM;",
     ),
     Entry(
+        "cgroup-vetoed",
+        "cgroup call failed",
+        SLOW,
+        _FAIL,
+        "Making, entering or removing a cgroup failed under the candidate and not under the baseline.",
+        "An error from ops.cgroup_init() fails mkdir, one from ops.cgroup_prep_move() fails the move, and the "
+        "scheduler stays enabled: containers and services no longer start, and nothing tells why.",
+        "ops.cgroup_init() or ops.cgroup_prep_move() returns an error when its own storage is full, or for groups that "
+        "it does not expect",
+        "size the storage for the groups of a machine, free it in ops.cgroup_exit(), or go on without it and return 0",
+        "    if (!bpf_map_lookup_elem(&groups, &id)) return -ENOENT;",
+    ),
+    Entry(
+        "memory-grows",
+        "memory is lost",
+        SLOW,
+        _FAIL,
+        "After thousands of tasks had lived and died, less memory was free than before, and not so under the baseline.",
+        "What a scheduler keeps for tasks that are gone adds up to all memory, in days on a quiet machine.",
+        "an entry or an allocation for each task that ops.exit_task() does not free",
+        "use task storage, which goes with its task, or delete the entry in ops.exit_task()",
+        "    bpf_map_delete_elem(&tasks, &pid);",
+    ),
+    Entry(
         "tasks-rejected",
         "tasks rejected",
         SLOW,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Useful work against the baseline's in the same guest time, and forks that failed."""
+"""Useful work against the baseline's in the same guest time, and forks and cgroup calls that were refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testbed.verdict import Finding
 
 def findings(view: View, baseline: View | None, policy: Policy) -> Iterator[Finding]:
     """Work that was not done."""
-    yield from _forks(view, baseline)
+    yield from _refused(view, baseline)
     threshold = policy.work(view.scenario.name)
     for check in view.scenario.checks:
         if check.check != "work":
@@ -36,11 +36,21 @@ def findings(view: View, baseline: View | None, policy: Policy) -> Iterator[Find
             )
 
 
-def _forks(view: View, baseline: View | None) -> Iterator[Finding]:
+_REFUSED = {
+    "fork": ("fork-vetoed", "forks"),
+    "cgroup": ("cgroup-vetoed", "calls for making, entering or removing a cgroup"),
+}
+"""What a load's errors mean: the code, and what failed."""
+
+
+def _refused(view: View, baseline: View | None) -> Iterator[Finding]:
     for name, start in view.scenario.loads().items():
         metric = view.metrics.get(f"{name}.errors")
-        if start.kind != "fork" or metric is None or metric.value <= 0:
+        if start.kind not in _REFUSED or metric is None or metric.value <= 0:
             continue
+        if start.cgroup is not None and view.scenario.is_bounded(start.cgroup):
+            continue  # the kernel refuses them, as it was told to
         other = baseline.metrics.get(f"{name}.errors") if baseline is not None else None
         if other is None or other.value <= 0:
-            yield view.found("fork-vetoed", f"{metric.value:.0f} forks of `{name}` failed", [metric.ref])
+            code, what = _REFUSED[start.kind]
+            yield view.found(code, f"{metric.value:.0f} {what} of `{name}` failed", [metric.ref])

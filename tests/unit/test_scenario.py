@@ -234,7 +234,7 @@ def test_shipped_scenarios_are_sound(name: str) -> None:
         for step in one.steps
         if step.hold
     )
-    assert holds <= 12_000, "a scenario is cheap in guest time"
+    assert holds <= 12_000 or name == "soak", "a scenario is cheap in guest time; idle time is nearly free"
     verbs = [step.verb for step in one.steps]
     assert verbs[-1] == "health"
     for kind in ("object", "program"):
