@@ -164,6 +164,7 @@ class NotChecked(Model):
     code: str
     reason: str
     how: str
+    mode: int | None = Field(default=None, description="number of a failure mode (docs/reference/failure-modes.md)")
 
 
 class WorkloadFacts(Model):

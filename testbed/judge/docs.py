@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from testbed.gate.document import schema_text as gate_schema_text
-from testbed.judge import catalogue, truth_table
+from testbed.judge import catalogue, modes, truth_table
 from testbed.lint import texts as lint
 from testbed.report.document import schema_text
 
@@ -21,6 +21,7 @@ def pages() -> dict[str, str]:
     """File name → content."""
     return {
         "codes.md": catalogue.page(),
+        "failure-modes.md": modes.page(),
         "gate.schema.json": gate_schema_text(),
         "lint.md": lint.page(),
         "truth-table.md": truth_table.page(),

@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from testbed.case import Case, RunEvidence
+from testbed.judge import modes
 from testbed.judge.assess import Assessment
 from testbed.scenario import Scenario
 from testbed.spec import Clock, Role
 from testbed.status import Status
 from testbed.verdict import NotChecked, ScenarioResult
+
+_LOOKED = (Status.PASS, Status.FAIL, Status.DONE)
+"""A scenario of such a status has been looked at to its end, or to the candidate's."""
 
 
 def not_checked(
@@ -45,13 +49,20 @@ def _entries(case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[
         return
     yield from _concurrency(case, runs)
     yield from _machine(runs)
-    yield from _classes(list(scenarios.values()), runs)
+    yield from _own_timeout(list(scenarios.values()), runs)
     kernel = f" {case.facts.kernel.release}" if case.facts.kernel else ""
     yield NotChecked(
         code="host-kernel",
         reason=f"only the guest's kernel{kernel} was asked; another kernel may refuse the programs or act otherwise",
         how="compare `uname -r` of the host with `kernel.release` of this verdict",
     )
+    yield from _modes(results, _longest_s(runs))
+
+
+def _longest_s(runs: Sequence[RunEvidence]) -> float:
+    """Guest time of the longest run; its clock began at boot, long before the job."""
+    spans = (run.stream.events[-1].t - run.stream.events[0].t for run in runs if run.stream.events)
+    return max(spans, default=0) / 1e9
 
 
 def _concurrency(case: Case, runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
@@ -92,13 +103,10 @@ def _machine(runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
             reason=f"guests had {shown}; not tried: {', '.join(lacking)}",
             how="testbed run … --topology NAME (`testbed scenarios --topologies` lists them)",
         )
-    # The guest's clock began at its boot, long before the job.
-    longest = (
-        max((run.stream.events[-1].t - run.stream.events[0].t for run in runs if run.stream.events), default=0) / 1e9
-    )
     yield NotChecked(
         code="longer-runs",
-        reason=f"no run lasted longer than {longest:.0f} s of guest time; slow leaks and rare stalls need hours",
+        reason=f"no run lasted longer than {_longest_s(runs):.0f} s of guest time; what misbehaves later than that, "
+        "as slow leaks and rare stalls do, was not seen",
         how="testbed run … --policy full, and a canary on the host",
     )
     seeds = {(run.spec.scenario, run.spec.seed) for run in runs if run.clock is Clock.SIM}
@@ -116,46 +124,23 @@ def _machine(runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
     )
 
 
-_CLASSES = (
-    (
-        "suspend",
-        "/sys/power/",
-        "the guest was not suspended",
-        "echo freeze > /sys/power/state in a guest with the scheduler attached",
-    ),
-    (
-        "cgroup-weights-and-bandwidth",
-        "/sys/fs/cgroup/",
-        "no cgroups were made: cpu.weight, cpu.max and cpu.idle were not tried, and the kernel never checks them",
-        "compare the CPU time of two cgroups with weights 100 and 1000, and of one with cpu.max",
-    ),
-)
+def _modes(results: Sequence[ScenarioResult], longest_s: float) -> Iterator[NotChecked]:
+    """The ways to fail that nothing of what ran could have shown."""
+    ran = frozenset(one.name for one in results if one.status in _LOOKED)
+    for mode in modes.unseen(ran):
+        if not mode.scenarios:
+            yield NotChecked(code=mode.code, mode=mode.number, reason=f"{mode.what}: {mode.open}", how=mode.how)
+            continue
+        names = " or ".join(f"`{name}`" for name in mode.scenarios)
+        yield NotChecked(
+            code=mode.code,
+            mode=mode.number,
+            reason=f"{mode.what}: {names} would show it and did not run; the longest run was {longest_s:.0f} s",
+            how=f"testbed run … --policy full -k {mode.scenarios[0]}",
+        )
 
 
-def _classes(scenarios: Sequence[Scenario], runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
-    written = [step.write.path for scenario in scenarios for step in scenario.steps if step.write]
-    for code, prefix, reason, how in _CLASSES:
-        if not any(path.startswith(prefix) for path in written):
-            yield NotChecked(code=code, reason=reason, how=how)
-    if not any(_switched(run) for run in runs):
-        yield NotChecked(
-            code="cpu-hotplug",
-            reason="no CPU went offline or online while the scheduler was attached",
-            how="a scenario with `cpu: {offline: others}` and `cpu: {online: others}` between attach and detach",
-        )
-    starts = [start for scenario in scenarios for start in scenario.loads().values()]
-    if not any(start.policy == "fifo" for start in starts):
-        yield NotChecked(
-            code="real-time-tasks",
-            reason="no real-time task competed with the scheduler's tasks",
-            how="run a SCHED_FIFO task beside pinned ordinary ones",
-        )
-    if not any(step.cycle for scenario in scenarios for step in scenario.steps):
-        yield NotChecked(
-            code="repeated-attach",
-            reason="the scheduler was attached once a boot; faults of later attaches were not seen",
-            how="testbed run … -k attach-detach",
-        )
+def _own_timeout(scenarios: Sequence[Scenario], runs: Sequence[RunEvidence]) -> Iterator[NotChecked]:
     if any(run.spec.candidate and "\ncandidate object " in run.spec.job for run in runs):
         limits = sorted({scenario.limits.timeout_ms for scenario in scenarios})
         yield NotChecked(
@@ -163,12 +148,3 @@ def _classes(scenarios: Sequence[Scenario], runs: Sequence[RunEvidence]) -> Iter
             reason=f"the scheduler's `timeout_ms` was capped to {limits[-1]} ms, so that a stall shows soon",
             how="the scheduler's own value only makes the kernel's watchdog later",
         )
-
-
-def _switched(run: RunEvidence) -> bool:
-    """Whether a CPU really went or came after the candidate was attached."""
-    attached = next((event for event in run.stream.of("attach") if event.flag("ok")), None)
-    switches = {event.integer("i") for event in run.stream.of("step") if event.text("verb") == "cpu"}
-    return attached is not None and any(
-        done.flag("ok") and done.integer("i") in switches and done.seq > attached.seq for done in run.stream.of("done")
-    )

@@ -18,6 +18,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from testbed.judge.modes import MODES
 from testbed.lint.texts import PREFIX
 from testbed.report.document import PrintedVerdict
 from testbed.report.escape import defused, harmless
@@ -102,9 +103,11 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
         yield from _labelled("schbench", f"{whose}, sha256 {schbench.sha256[:16]}", width)
     if not verdict.complete:
         yield from _labelled("complete", "no: something that the policy requires did not run", width)
-    codes = ", ".join(dict.fromkeys(one.code for one in verdict.not_checked))
+    modes = sum(one.mode is not None for one in verdict.not_checked)
+    codes = list(dict.fromkeys(one.code for one in verdict.not_checked if one.mode is None))
+    codes += [f"and {modes} of {len(MODES)} known failure modes"] if modes else []
     if codes:
-        yield from _labelled("unknown", f"not checked: {codes} (reasons in verdict.json)", width)
+        yield from _labelled("unknown", f"not checked: {', '.join(codes)} (reasons in verdict.json)", width)
     if verdict.elapsed_s is not None:
         yield from _labelled("took", f"{verdict.elapsed_s:.1f} s", width)
     if verdict.case_dir is not None:

@@ -19,6 +19,7 @@ from testbed.case import Case, Control, NotRun, stream_line, write_atomic
 from testbed.errors import ExitCode
 from testbed.judge import catalogue, docs, judge, truth_table, verdict_bytes, write_verdict
 from testbed.judge.catalogue import CODES
+from testbed.judge.modes import MODES
 from testbed.report import render, schema
 from testbed.spec import Clock, Role
 from testbed.status import Status
@@ -438,8 +439,22 @@ def test_what_ran_is_not_listed_as_not_checked(builder: CaseBuilder) -> None:
     builder.run("attach-detach", Script(accelerator="kvm"), role=Role.BASELINE, clock=Clock.LIVE)
     builder.run("attach-detach", Script(accelerator="kvm"), clock=Clock.LIVE)
     codes = {entry.code for entry in judge(builder.finish()).not_checked}
-    assert not codes & {"repeated-attach", "real-concurrency", "real-speed", "optional-scenario"}
-    assert {"cpu-hotplug", "suspend", "cgroup-weights-and-bandwidth", "host-kernel", "longer-runs"} <= codes
+    assert not codes & {"detach-under-load", "real-concurrency", "real-speed", "optional-scenario"}
+    assert {"cpu-hotplug", "suspend", "weight-of-a-cgroup", "host-kernel", "longer-runs"} <= codes
+
+
+def test_each_failure_mode_that_nothing_could_have_shown_is_listed(builder: CaseBuilder) -> None:
+    builder.demand("rt-hog")
+    builder.pair("rt-hog")
+    verdict = judge(builder.finish())
+    modes = {entry.mode: entry for entry in verdict.not_checked if entry.mode is not None}
+    assert sorted(modes) == [mode.number for mode in MODES if "rt-hog" not in mode.scenarios]
+    assert modes[41].reason.startswith(
+        "a storm of processes, far more than the machine can serve, stalls it for good: "
+    )
+    assert "`overload` would show it and did not run; the longest run was " in modes[41].reason
+    assert modes[41].how == "testbed run … --policy full -k overload"
+    assert "43 of 45 known failure modes (reasons in" in " ".join(render(verdict, "text").split())
 
 
 def test_figures_are_told_beside_the_baselines(builder: CaseBuilder) -> None:
