@@ -26,10 +26,14 @@ if [ -n "$tools" ]; then
 	done
 	bpf="-I$work/include $work/libbpf/*.o"
 fi
+# The oracle's programs: one object for all kernels, since each place in the kernel's memory is found when it is loaded.
+clang=$(ls /usr/bin/clang-[0-9]* | sort -V | tail -n 1)
+"$clang" --target=bpf -mcpu=v3 -O2 -g -ffile-prefix-map="$src=runner" -Wall -Wextra -Wno-unused-parameter -Werror \
+	"-I/usr/include/$(gcc -dumpmachine)" -c "$src/oracle.bpf.c" -o "$work/oracle.bpf.o"
 cd "$src"
 # shellcheck disable=SC2086
-${CC:-gcc} $flags -Wall -Wextra -Werror -static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
-	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c \
+${CC:-gcc} $flags -Wa,-I"$work" -Wall -Wextra -Werror -static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
+	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c oracle.c \
 	pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c topology.c util.c world.c \
 	$bpf -lelf -lz -lzstd
 cp "$work/testbed-runner" "$out/testbed-runner.new"

@@ -104,12 +104,14 @@ int job_parse(char *text, struct job *j, char *why, size_t whylen)
 		{ "seed", offsetof(struct job, seed) },		  { "limit", offsetof(struct job, limit_ms) },
 		{ "heartbeat", offsetof(struct job, heartbeat_ms) }, { "watchdog", offsetof(struct job, watchdog_ms) },
 		{ "timeout_ms", offsetof(struct job, timeout_ms) }, { "starved", offsetof(struct job, starved_ms) },
+		{ "oracle", offsetof(struct job, oracle) },
 	};
 	int line_no = 0;
 	char *save = NULL;
 
 	memset(j, 0, sizeof(*j));
 	j->heartbeat_ms = 250;
+	j->oracle = 1;
 	j->steps = calloc(MAX_STEPS, sizeof(*j->steps));
 	if (!j->steps)
 		return -ENOMEM;
@@ -192,7 +194,7 @@ const char *job_path(const char *path, char *buf, size_t n)
 /* ---- programs of scenarios ---- */
 
 #define MAX_EXECS 64
-static struct { char name[64]; struct child *child; } execs[MAX_EXECS];
+static struct { char name[64]; struct child *child; int group; } execs[MAX_EXECS];
 
 static struct child *find_exec(const char *name)
 {
@@ -205,13 +207,15 @@ static struct child *find_exec(const char *name)
 static void forget_exec(struct child *c)
 {
 	for (int i = 0; i < MAX_EXECS; i++)
-		if (execs[i].child == c)
+		if (execs[i].child == c) {
+			oracle_report(execs[i].group);
 			execs[i].child = NULL;
+		}
 	children_drain();
 	child_free(c);
 }
 
-struct exec_call { char **argv; struct child *child; char name[64]; int err; };
+struct exec_call { char **argv; struct child *child; char name[64]; int err, group; };
 
 static int exec_call(void *p)
 {
@@ -221,7 +225,9 @@ static int exec_call(void *p)
 
 	snprintf(name, sizeof(name), "exec:%.40s", c->name);
 	log_init(&l, name, LOG_LIMIT);
+	oracle_spawning(c->group);
 	c->child = child_spawn(CHILD_EXEC, c->argv, true, NULL, &c->err);
+	oracle_spawning(0);
 	if (!c->child)
 		return c->err;
 	c->child->log = l;
@@ -251,6 +257,7 @@ static int do_exec(int n, char **w, char *why)
 	memset(&call, 0, sizeof(call));
 	call.argv = argv;
 	snprintf(call.name, sizeof(call.name), "%s", w[1]);
+	call.group = oracle_group(w[1]);
 	r = pool_call(exec_call, &call, 5000, &result);
 	if (r || result) {
 		snprintf(why, WHY, "fork: %s", errno_name(r ? r : result));
@@ -258,6 +265,7 @@ static int do_exec(int n, char **w, char *why)
 	}
 	snprintf(execs[at].name, sizeof(execs[at].name), "%s", w[1]);
 	execs[at].child = call.child;
+	execs[at].group = call.group;
 	return 0;
 }
 

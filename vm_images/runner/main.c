@@ -121,6 +121,7 @@ static int run(void)
 	prefault_stack();
 	pool_start();
 	kbtf_load();	/* takes a second of a slow CPU, which a snapshot pays once */
+	oracle_load();
 	warm_start();
 	kmsg_open();
 	key = fwcfg_read("opt/testbed/key", &len);
@@ -144,6 +145,7 @@ static int run(void)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 1 << 20);
 	monitor_start();
+	oracle_start();
 	if (mlockall(MCL_CURRENT | MCL_FUTURE))
 		die("cannot lock memory");
 	/* First the monitor's own priority: the steps must not run before somebody watches. */

@@ -37,12 +37,13 @@ static const struct {
 	[K_CGROUP] = { "cgroup", { "cgroup" }, .gap = true, .forks = true },
 };
 
-struct counters { uint64_t work, roundtrips, forks, errors, moves; };
+struct counters { uint64_t work, roundtrips, forks, errors, moves, cputime; };
 
 struct load {
 	bool used;
 	char name[64];
 	int kind, first, count;		/* slots */
+	int group;		/* of the oracle */
 	struct child *child[MAX_SLOTS];
 	struct counters at_begin[MAX_SLOTS];
 };
@@ -71,17 +72,20 @@ static struct counters counters(const struct slot *s)
 		.forks = atomic_load_explicit(&s->forks, memory_order_relaxed),
 		.errors = atomic_load_explicit(&s->errors, memory_order_relaxed),
 		.moves = atomic_load_explicit(&s->moves, memory_order_relaxed),
+		.cputime = oracle_cputime(atomic_load_explicit(&s->pid, memory_order_relaxed)),
 	};
 	return c;
 }
 
-struct spawn_call { char **argv; struct child *child; int err; };
+struct spawn_call { char **argv; struct child *child; int err, group; };
 
 static int spawn_call(void *p)
 {
 	struct spawn_call *c = p;
 
+	oracle_spawning(c->group);
 	c->child = child_spawn(CHILD_LOAD, c->argv, false, NULL, &c->err);
+	oracle_spawning(0);
 	return c->child ? 0 : c->err;
 }
 
@@ -133,6 +137,7 @@ static int start_task(struct load *l, int slot, const struct task *t, char *why,
 	argv[14] = NULL;
 	memset(&call, 0, sizeof(call));
 	call.argv = argv;
+	call.group = l->group;
 	r = pool_call(spawn_call, &call, 5000, &result);
 	if (r || result) {
 		snprintf(why, whylen, "%s: fork: %s", t->word, errno_name(r ? r : result));
@@ -226,6 +231,7 @@ int load_start(int n, char **w, char *why, size_t whylen)
 	snprintf(l->name, sizeof(l->name), "%s", w[0]);
 	l->kind = kind;
 	l->first = next_slot;
+	l->group = oracle_group(l->name);
 	for (int u = 0, c = -1; u < units && !r; u++) {
 		struct task t = { .word = kinds[kind].task[0], .cpu = cpu, .nice = nice, .period_us = period, .policy = policy,
 				  .cgroup = cgroup, .in = -1, .out = -1, .peer = -1, .first = l->first, .count = units };
@@ -294,11 +300,16 @@ static void measure_head(struct json *j, const char *name, const struct load *l,
 	ev_str(j, "unit", unit);
 }
 
+static const char *unit_of(const char *name)
+{
+	return !strcmp(name, "work") ? "iterations" : !strcmp(name, "cputime") ? "ns" : "1";
+}
+
 static void measure_count(const struct load *l, const char *window, int task, int cpu, const char *name, uint64_t value)
 {
 	struct json j;
 
-	measure_head(&j, name, l, task, cpu, !strcmp(name, "work") ? "iterations" : "1", window);
+	measure_head(&j, name, l, task, cpu, unit_of(name), window);
 	ev_u64(&j, "value", value);
 	ev_u64(&j, "samples", 1);
 	ev_send(&j);
@@ -361,6 +372,8 @@ static void report(struct load *l, const char *window)
 			measure_count(l, window, i, s->cpu, "forks", c.forks - b->forks);
 		if (kinds[l->kind].forks || c.errors != b->errors)
 			measure_count(l, window, i, s->cpu, "errors", c.errors - b->errors);
+		if (oracle_works())
+			measure_count(l, window, i, s->cpu, "cputime", c.cputime - b->cputime);
 	}
 	if (kinds[l->kind].gap && l->count > 1)
 		measure_gap(l, window, -1, -1, &all);
@@ -382,6 +395,7 @@ int load_stop(const char *name, char *why, size_t whylen)
 	if (!l)
 		return -ENOENT;
 	report(l, NULL);
+	oracle_report(l->group);
 	/* before ours: who is dead already was killed by somebody else */
 	children_reap();
 	children_report_deaths();
@@ -467,6 +481,7 @@ void window_begin(const char *name)
 		if (loads[i].used)
 			for (int k = 0; k < loads[i].count; k++)
 				loads[i].at_begin[k] = counters(&shm->slot[loads[i].first + k]);
+	oracle_window_begin();
 	read_stat(window_idle, window_iowait, &window_ctxt);
 	window_t0 = now_ns();
 	window_open = true;
@@ -520,5 +535,6 @@ int window_end(const char *name)
 	for (int i = 0; i < MAX_LOADS; i++)
 		if (loads[i].used)
 			report(&loads[i], name);
+	oracle_window_end(name, duration, ctxt - window_ctxt);
 	return 0;
 }

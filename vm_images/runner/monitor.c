@@ -143,6 +143,7 @@ void monitor_run(void)
 {
 	uint64_t next = now_ns(), next_beat = next, next_scan = next + SCAN, over_at = 0;
 	uint64_t period = (job.heartbeat_ms ? job.heartbeat_ms : 250) * NSEC_PER_MSEC;
+	bool starves = false;
 	struct json j;
 
 	while (!atomic_load(&steps_done)) {
@@ -162,7 +163,7 @@ void monitor_run(void)
 		report_signals();
 		now = now_ns();
 		if (job.starved_ms && now >= next_scan) {
-			starving_scan(job.starved_ms);
+			starves |= starving_scan(job.starved_ms);
 			next_scan += SCAN;
 			if (next_scan <= now)
 				next_scan = now + SCAN;
@@ -173,6 +174,7 @@ void monitor_run(void)
 			atomic_store(&over, true);
 			over_at = now;
 		}
+		oracle_watch(starves || over_at || scx_has_left());
 		if (over_at && now - over_at > AFTER_LIMIT)
 			break;
 		/* wakes for a beat at its own time, not at the next tick's */
@@ -184,6 +186,7 @@ void monitor_run(void)
 	children_drain();
 	kernel_drain();
 	scx_watch();
+	oracle_end();
 	log_close(&log_kernel);
 	log_close(&log_libbpf);
 	log_close(&log_verifier);

@@ -53,7 +53,9 @@ static int start_call(void *p)
 	for (int i = 0; i < job.nargs && n < 510; i++)
 		argv[n++] = job.args[i];
 	argv[n] = NULL;
+	oracle_spawning(oracle_candidate());
 	child = child_spawn(CHILD_PROGRAM, argv, true, &log_program, &err);
+	oracle_spawning(0);
 	if (!child) {
 		r->err = -err;
 		snprintf(r->detail, sizeof(r->detail), "cannot start the program: %s", errno_name(err));

@@ -78,6 +78,7 @@ void ev_u64(struct json *j, const char *key, uint64_t v);
 void ev_i64(struct json *j, const char *key, int64_t v);
 void ev_bool(struct json *j, const char *key, bool v);
 void ev_milli(struct json *j, const char *key, uint64_t thousandths);	/* a decimal number, three places */
+void ev_raw(struct json *j, const char *key, const char *value, size_t n);	/* JSON already */
 void ev_micro(struct json *j, const char *key, uint64_t millionths);
 void ev_send(struct json *j);
 
@@ -165,6 +166,20 @@ void window_begin(const char *name);
 int window_end(const char *name);
 uint64_t loads_worst_wait(uint64_t now);
 
+/* ---- oracle.c: what the kernel's tracepoints say ---- */
+void oracle_load(void);
+bool oracle_works(void);
+void oracle_start(void);
+int oracle_group(const char *name);	/* of a load or program, for whom is counted from now on */
+int oracle_candidate(void);		/* the group of a candidate's own processes */
+void oracle_spawning(int group);	/* what this thread forks belongs to it; 0 to nobody */
+uint64_t oracle_cputime(pid_t pid);	/* ns */
+void oracle_window_begin(void);
+void oracle_window_end(const char *name, uint64_t duration, uint64_t switches);
+void oracle_report(int group);		/* figures since the group's start */
+void oracle_watch(bool trouble);	/* the monitor's: is it time to tell what led to this? */
+void oracle_end(void);
+
 /* ---- kmsg.c: kernel log and sched_ext's tracepoints ---- */
 struct kernel_exit { bool seen; char ops[128], reason[160], message[1200]; bool kind_seen; uint32_t kind; };
 void kmsg_open(void);
@@ -192,6 +207,7 @@ void scx_init(void);
 void scx_read(struct scx_state *s);
 void scx_watch(void);		/* the monitor's look: has it left? */
 bool scx_is_ours(void);
+bool scx_has_left(void);		/* it was enabled, nobody asked it to leave, and it left */
 bool scx_is_gone(void);		/* it was to be enabled and is not */
 int scx_attach(uint64_t ms, char *why, size_t whylen);
 void scx_keep(void);		/* what is attached now is what the next attach is to find */
@@ -228,7 +244,7 @@ void cgroup_rounds(struct slot *s, uint64_t period_us, void (*begins)(struct slo
 		   void (*over)(struct slot *, uint64_t));
 
 /* ---- starving.c ---- */
-void starving_scan(uint64_t limit_ms);
+bool starving_scan(uint64_t limit_ms);	/* whether anybody starves */
 
 /* ---- monitor.c ---- */
 void monitor_start(void);
@@ -243,7 +259,7 @@ void watchdog_disarm(void);
 struct step { int nwords; char **words; };
 enum candidate_kind { CANDIDATE_NONE, CANDIDATE_OBJECT, CANDIDATE_PROGRAM };
 struct job {
-	uint64_t seed, limit_ms, heartbeat_ms, watchdog_ms, timeout_ms, starved_ms;
+	uint64_t seed, limit_ms, heartbeat_ms, watchdog_ms, timeout_ms, starved_ms, oracle;
 	enum candidate_kind candidate;
 	int nargs;
 	char **args;		/* candidate's words: path, arguments */

@@ -51,6 +51,11 @@ bool scx_is_ours(void)
 	return now_attached.ours;
 }
 
+bool scx_has_left(void)
+{
+	return now_attached.left_at && !now_attached.leaving;
+}
+
 bool scx_is_gone(void)
 {
 	return now_attached.wanted && !now_attached.ours;

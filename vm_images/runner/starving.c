@@ -149,7 +149,7 @@ static int next_number(int fd, char *buf, size_t size, long *have, long *at)
 	}
 }
 
-void starving_scan(uint64_t limit_ms)
+bool starving_scan(uint64_t limit_ms)
 {
 	static char outer[8192] __attribute__((aligned(8))), inner[8192] __attribute__((aligned(8)));
 	long have = 0, at = 0;
@@ -160,11 +160,11 @@ void starving_scan(uint64_t limit_ms)
 
 	/* `… R/total pid`: with nobody runnable but us there is nothing to find, and the scan is saved */
 	if (read_at("/proc/loadavg", load, sizeof(load)) > 0 && sscanf(load, "%*s %*s %*s %d/", &running) == 1 && running <= 1)
-		return;
+		return false;
 	gen++;
 	fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return;
+		return false;
 	while ((pid = next_number(fd, outer, sizeof(outer), &have, &at))) {
 		char path[64];
 		long have2 = 0, at2 = 0;
@@ -182,4 +182,5 @@ void starving_scan(uint64_t limit_ms)
 		close(tfd);
 	}
 	close(fd);
+	return reports > 0;
 }

@@ -154,6 +154,12 @@ static size_t dec(char *to, uint64_t v)
 	return n;
 }
 
+void ev_raw(struct json *j, const char *k, const char *value, size_t n)
+{
+	if (key(j, k, n))
+		put(j, value, n);
+}
+
 void ev_u64(struct json *j, const char *k, uint64_t v)
 {
 	char t[24];
