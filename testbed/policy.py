@@ -69,16 +69,25 @@ class Override(Model):
     """Other thresholds for one scenario."""
 
     gap: GapThreshold | None = None
+    wait: GapThreshold | None = None
     idle: IdleThreshold | None = None
+    wasted: IdleThreshold | None = None
     work: WorkThreshold | None = None
     share: ShareThreshold | None = None
 
 
 class Thresholds(Model):
-    """The numbers behind a scenario's checks."""
+    """The numbers behind a scenario's checks.
+
+    Attributes:
+        wait: of waits that the oracle saw; the numbers of `gap` where there are none.
+        wasted: of CPUs that the oracle saw idle beside a waiting task; the numbers of `idle` where there are none.
+    """
 
     gap: GapThreshold
+    wait: GapThreshold | None = None
     idle: IdleThreshold
+    wasted: IdleThreshold | None = None
     work: WorkThreshold
     share: ShareThreshold
     overrides: dict[str, Override] = Field(default_factory=dict)
@@ -128,10 +137,20 @@ class Policy(Model):
         override = self.thresholds.overrides.get(scenario)
         return (override and override.gap) or self.thresholds.gap
 
+    def wait(self, scenario: str) -> GapThreshold:
+        """The threshold for the oracle's waiting times in a scenario."""
+        override = self.thresholds.overrides.get(scenario)
+        return (override and (override.wait or override.gap)) or self.thresholds.wait or self.thresholds.gap
+
     def idle(self, scenario: str) -> IdleThreshold:
         """The threshold for idle CPUs in a scenario."""
         override = self.thresholds.overrides.get(scenario)
         return (override and override.idle) or self.thresholds.idle
+
+    def wasted(self, scenario: str) -> IdleThreshold:
+        """The threshold for CPUs that idle beside waiting tasks in a scenario."""
+        override = self.thresholds.overrides.get(scenario)
+        return (override and (override.wasted or override.idle)) or self.thresholds.wasted or self.thresholds.idle
 
     def work(self, scenario: str) -> WorkThreshold:
         """The threshold for work done in a scenario."""

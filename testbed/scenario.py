@@ -68,6 +68,8 @@ THROUGHPUT = {
 }
 """What a built-in load calls the work that it did."""
 GAP_KINDS = ("canary", "pipe", "kworker", "rcu", "fork", "lock", "cgroup")
+CLASSES = ("@others", "@kthreads", "@candidate")
+"""Tasks of no load or program, as the guest's oracle names them (docs/reference/guest-protocol.md)."""
 
 
 class Within(Model):
@@ -236,15 +238,15 @@ class Step(Model):
 class Check(Model):
     """A threshold check; the numbers are the policy's."""
 
-    check: Literal["gap", "idle", "work", "share"]
-    load: Name
+    check: Literal["gap", "wait", "idle", "work", "share"]
+    load: Annotated[str, StringConstraints(pattern=r"^@?[a-z0-9][a-z0-9_-]{0,47}$")]
     code: str
 
 
 class FigureSpec(Model):
     """A measurement that the benefit is told from."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+(\.p\d+(\.\d+)?|\.max)?$")
+    name: str = Field(pattern=r"^@?[a-z0-9_-]+(\.[a-z0-9_-]+)+(\.p\d+(\.\d+)?|\.max)?$")
     better: Literal["lower", "higher"]
 
 
@@ -479,11 +481,12 @@ def _group_mistakes(scenario: Scenario) -> Iterator[Mistake]:
 
 def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
     loads, programs, windows = scenario.loads(), scenario.programs(), scenario.windows()
-    known = {*loads, *programs, *windows}
+    known = {*loads, *programs, *windows, *CLASSES}
     for index, check in enumerate(scenario.checks):
         place = ("checks", index)
         allowed = {
             "gap": {name for name, start in loads.items() if start.kind in GAP_KINDS},
+            "wait": {*loads, *programs, *CLASSES},
             "idle": set(windows),
             "work": {name for name, start in loads.items() if start.kind in THROUGHPUT} | set(programs),
             "share": {name for name, start in loads.items() if start.tasks_are_equal},
@@ -732,7 +735,7 @@ class Job(Model):
         return next((words[1:] for words in self.settings if words[0] == name), ())
 
 
-SETTINGS = frozenset(("seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved"))
+SETTINGS = frozenset(("seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved", "oracle"))
 
 
 def parse_job(text: str) -> Job:

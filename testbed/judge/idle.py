@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPUs that stay idle beside queued work."""
+"""CPUs that stay idle beside queued work: as the oracle saw it, or where it did not watch, all idle time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from testbed.verdict import Finding
 
 def findings(view: View, baseline: View | None, policy: Policy) -> Iterator[Finding]:
     """Idle shares of the windows in which more tasks want to run than there are CPUs."""
-    threshold = policy.idle(view.scenario.name)
     for check in view.scenario.checks:
         if check.check != "idle":
             continue
-        metric = view.metrics.get(f"{check.load}.idle")
+        seen = f"{check.load}.wasted" in view.metrics
+        name = f"{check.load}.wasted" if seen else f"{check.load}.idle"
+        threshold = policy.wasted(view.scenario.name) if seen else policy.idle(view.scenario.name)
+        metric = view.metrics.get(name)
         if metric is None:
             yield missing(view, check, "idle CPU time")
             continue
         if metric.value <= threshold.floor:
             continue
-        other = baseline.metrics.get(f"{check.load}.idle") if baseline is not None else None
+        other = baseline.metrics.get(name) if baseline is not None else None
         words = f"{metric.value:.0%} of all CPU time was idle in window `{check.load}`"
+        if seen:
+            words += " in CPUs for which a task waited"
         if other is None:
             yield no_baseline(view, check, metric)
         elif other.value > threshold.floor:
@@ -32,7 +36,7 @@ def findings(view: View, baseline: View | None, policy: Policy) -> Iterator[Find
         elif metric.value > threshold.factor * other.value:
             yield view.found(
                 check.code,
-                f"{words} while tasks waited; {other.value:.0%} under the baseline, "
+                f"{words}{'' if seen else ' while tasks waited'}; {other.value:.0%} under the baseline, "
                 f"allowed are {threshold.floor:.0%} or {threshold.factor:g} times the baseline",
                 [metric.ref, other.ref],
             )

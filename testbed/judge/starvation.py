@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks that wait: those that the runner saw starving, and the canaries' worst gaps against the baseline's."""
+"""Tasks that wait: those that the runner saw starving, and worst waits against the baseline's, told or seen."""
 
 from __future__ import annotations
 
@@ -58,19 +58,20 @@ def _events(view: View | None) -> list[Event]:
 
 
 def gaps(view: View, baseline: View | None, policy: Policy) -> Iterator[Finding]:
-    """The canaries' worst wake-to-run gaps."""
-    threshold = policy.gap(view.scenario.name)
-    floor_us = threshold.floor * 1000.0
+    """The canaries' worst wake-to-run gaps, and the worst waits for a CPU that the oracle saw."""
     for check in view.scenario.checks:
-        if check.check != "gap":
+        if check.check not in ("gap", "wait"):
             continue
-        metric = view.worst_gap(check.load)
+        seen = check.check == "wait"
+        threshold = policy.wait(view.scenario.name) if seen else policy.gap(view.scenario.name)
+        floor_us = threshold.floor * 1000.0
+        metric = view.worst_wait(check.load) if seen else view.worst_gap(check.load)
         if metric is None:
-            yield missing(view, check, "waiting times")
+            yield missing(view, check, "waits for a CPU" if seen else "waiting times")
             continue
         if metric.value <= floor_us:
             continue
-        other = baseline.worst_gap(check.load) if baseline is not None else None
+        other = (baseline.worst_wait(check.load) if seen else baseline.worst_gap(check.load)) if baseline else None
         words = f"the worst wait of `{check.load}` was {_ms(metric.value)}"
         if other is None:
             yield no_baseline(view, check, metric)

@@ -14,7 +14,7 @@ from pathlib import Path
 from testbed.case import CONSOLE_FILE, OUTCOME_FILE, STREAM_FILE, Event, RunEvidence, printable
 from testbed.judge import workloads
 from testbed.judge.catalogue import CODES
-from testbed.scenario import THROUGHPUT, Job, Scenario, parse_job
+from testbed.scenario import CLASSES, THROUGHPUT, Job, Scenario, parse_job
 from testbed.status import Status
 from testbed.verdict import EvidenceRef, Finding, Measurement
 
@@ -22,6 +22,10 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 MAX_REFS = 6
 SPREAD = "spread"
+WORK = "work"
+CPUTIME = "cputime"
+COUNTS = frozenset(("runs", "preemptions", "migrations"))
+"""What the oracle counts of a load's tasks, and the time that they had (`cputime`): told for each second."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +172,10 @@ class View:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """Figures by name: `LOAD.MEASURE[.STAT]`, `WINDOW.idle`, `PROGRAM.…`.
+        """Figures by name: `LOAD.MEASURE[.STAT]`, `WINDOW.idle`, `PROGRAM.…`, `@CLASS.…`.
 
-        `LOAD.work.spread` is the most work that one of several equal tasks did, in times of the least.
+        `LOAD.work.spread` is the most work that one of several equal tasks did, in times of the least, and
+        `LOAD.cputime.spread` the most CPU time. What the oracle counted and CPU time are told for each second.
         Waiting times are the worst over tasks and windows. Work is a rate over the windows in which it was counted,
         or the total where it was counted in none.
         """
@@ -184,9 +189,10 @@ class View:
             if metric is not None:
                 result[metric.name] = metric
         for load, start in self.scenario.loads().items():
-            spread = self._spread(load) if start.tasks_are_equal else None
-            if spread is not None:
-                result[spread.name] = spread
+            for name in (WORK, CPUTIME) if start.tasks_are_equal else ():
+                spread = self._spread(load, name)
+                if spread is not None:
+                    result[spread.name] = spread
         for exec_name, program in self.scenario.programs().items():
             source = f"exec:{exec_name}"
             for one in workloads.measurements(program.argv[0], exec_name, self.log(source)):
@@ -202,9 +208,13 @@ class View:
             whole = [measure for measure in measures if measure.event.integer("cpu", -1) == -1] or measures
             event = whole[-1].event
             return Metric(full, event.text("unit"), event.number("value"), event.integer("samples"), self.ref(event))
-        start = self.scenario.loads().get(load)
-        if start is None:
+        if load in CLASSES:
+            # Outside of windows they are those of the whole life of the machine, whoever ruled it.
+            measures = in_windows
+        if not measures or load not in (*self.scenario.loads(), *self.scenario.programs(), *CLASSES):
             return None
+        if name == CPUTIME or name in COUNTS:
+            return self._rate(full, name, measures)
         if name in set(THROUGHPUT.values()):
             chosen = in_windows or measures
             total = sum(measure.event.number("value") for measure in chosen)
@@ -228,6 +238,17 @@ class View:
         samples = sum(measure.event.integer("samples") for measure in counted)
         return Metric(full, worst.event.text("unit"), value, samples, self.ref(worst.event))
 
+    def _rate(self, full: str, name: str, measures: list[_Measure]) -> Metric | None:
+        """What all tasks of a load had together in each second of the windows: CPU time in CPUs, or times."""
+        chosen = [one for one in measures if one.window is not None and one.event.integer("task", -1) == -1]
+        duration = sum(self._duration_s(window) for window in {measure.window for measure in chosen} if window)
+        if duration <= 0:
+            return None
+        total = sum(measure.event.number("value") for measure in chosen)
+        samples = sum(measure.event.integer("samples") for measure in chosen)
+        value, unit = (total / NS_PER_S / duration, "CPUs") if name == CPUTIME else (total / duration, "1/s")
+        return Metric(full, unit, value, samples, self.ref(chosen[-1].event))
+
     def _duration_s(self, window: str) -> float:
         return sum(
             measure.event.number("value") / NS_PER_S
@@ -238,6 +259,10 @@ class View:
     def worst_gap(self, load: str) -> Metric | None:
         """The longest wait of a load, in µs."""
         return self.metrics.get(f"{load}.gap.max") or self.metrics.get(f"{load}.gap")
+
+    def worst_wait(self, load: str) -> Metric | None:
+        """The longest wait of a load's, program's or class' tasks that the oracle saw, in µs."""
+        return self.metrics.get(f"{load}.wait.max")
 
     def throughput(self, load: str) -> Metric | None:
         """Work done by a load or program; more is better."""
@@ -252,38 +277,39 @@ class View:
             return None
         return self.metrics.get(f"{load}.rps.avg") or self.metrics.get(f"{load}.rps.p50")
 
-    def spread(self, load: str, at_least_ms: int) -> Metric | None:
-        """The most work that one task of a load did, in times of the least; None if that says nothing.
+    def spread(self, load: str, at_least_ms: int, of: str) -> Metric | None:
+        """The most that one task of a load had, in times of the least; None if that says nothing.
 
-        It says something of two or more tasks that want the same, over windows that last `at_least_ms` together: a
-        scheduler may give turns in any order, and only long windows hold many of them.
+        `of` is what it had: the CPU time that the oracle saw, or the work that it says it did. It says something of
+        two or more tasks that want the same, over windows that last `at_least_ms` together: a scheduler may give turns
+        in any order, and only long windows hold many of them.
         """
-        metric = self.metrics.get(f"{load}.work.{SPREAD}")
-        windows = {measure.window for measure in self._work(load)}
+        metric = self.metrics.get(f"{load}.{of}.{SPREAD}")
+        windows = {measure.window for measure in self._of_tasks(load, of)}
         lasted = sum(self._duration_s(window) for window in windows if window) * 1000
         return metric if lasted >= at_least_ms else None
 
-    def _work(self, load: str) -> list[_Measure]:
-        """What each task of a load did in each window."""
+    def _of_tasks(self, load: str, name: str) -> list[_Measure]:
+        """What each task of a load did, or had, in each window."""
         return [
             measure
             for measure in self._measures
             if measure.event.text("load") == load
-            and measure.event.text("name") == "work"
+            and measure.event.text("name") == name
             and measure.window is not None
             and measure.event.integer("task", -1) >= 0
         ]
 
-    def _spread(self, load: str) -> Metric | None:
+    def _spread(self, load: str, name: str) -> Metric | None:
         tasks: dict[int, float] = defaultdict(float)
-        for measure in self._work(load):
+        for measure in self._of_tasks(load, name):
             tasks[measure.event.integer("task")] += measure.event.number("value")
         if len(tasks) < 2:
             return None
         least = min(tasks, key=lambda task: (tasks[task], task))
-        where = next(measure for measure in self._work(load) if measure.event.integer("task") == least)
-        ratio = max(tasks.values()) / max(tasks[least], 1.0)  # of a task that did nothing: in times of one iteration
-        return Metric(f"{load}.work.{SPREAD}", "1", ratio, len(tasks), self.ref(where.event))
+        where = next(measure for measure in self._of_tasks(load, name) if measure.event.integer("task") == least)
+        ratio = max(tasks.values()) / max(tasks[least], 1.0)  # of one that had nothing: in times of one iteration or ns
+        return Metric(f"{load}.{name}.{SPREAD}", "1", ratio, len(tasks), self.ref(where.event))
 
     def measurements(self) -> tuple[Measurement, ...]:
         """All figures, for the verdict."""
