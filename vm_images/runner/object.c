@@ -304,25 +304,23 @@ static void report_programs(bool loaded)
 }
 
 /* No scheduler writes to the memory of whom it interrupts, which may be the runner. */
-static void look_for_writers(void)
+static int refuse_writers(struct attach_result *r)
 {
 	struct bpf_program *p;
 
 	bpf_object__for_each_program(p, obj) {
 		const struct bpf_insn *insns = bpf_program__insns(p);
-		char text[128];
-		struct json j;
 
 		for (size_t i = 0; i < bpf_program__insn_cnt(p); i++) {
 			if (insns[i].code != (BPF_JMP | BPF_CALL) || insns[i].src_reg || insns[i].imm != BPF_FUNC_probe_write_user)
 				continue;
-			snprintf(text, sizeof(text), "program %s calls bpf_probe_write_user()", bpf_program__name(p));
-			ev_begin(&j, "tampered");
-			ev_str(&j, "what", text);
-			ev_send(&j);
-			break;
+			r->err = EPERM;
+			snprintf(r->detail, sizeof(r->detail), "program %s calls bpf_probe_write_user(), which no scheduler may",
+				 bpf_program__name(p));
+			return -EPERM;
 		}
 	}
+	return 0;
 }
 
 static int load(struct attach_result *r)
@@ -365,7 +363,9 @@ static int load(struct attach_result *r)
 	e = find_ops(r);
 	if (e)
 		return e;
-	look_for_writers();
+	e = refuse_writers(r);
+	if (e)
+		return e;
 	filled = fill_enums();
 	set_ops(r);
 	/* Attached by hand, last. */

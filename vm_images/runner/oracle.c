@@ -716,7 +716,8 @@ void oracle_end(void)
 		return;
 	if (!told)
 		tell(TAIL);
-	for (int g = 0; g < next_group; g++)
+	/* at the limit the steps may be in the middle of it */
+	for (int g = 0; g < next_group && !job_over(); g++)
 		oracle_report(g);
 	check();
 	if (*seen.lost) {

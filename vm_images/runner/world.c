@@ -104,6 +104,7 @@ int world_saved(char *why, size_t whylen)
 	monitor_again(next.watchdog_ms);
 	job = next;
 	told_job();
+	oracle_start();
 	scx_keep();
 	return 0;
 }
