@@ -26,7 +26,7 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
-from testbed.scenario import PROGRAMS, Scenario, data_directory, job_text, load, parse_job
+from testbed.scenario import CLASSES, PROGRAMS, Scenario, data_directory, job_text, load, parse_job
 from testbed.spec import Clock, Role, RunSpec, Topology, sha256
 from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
 
@@ -42,6 +42,7 @@ MS = 1_000_000
 TOOL = ToolFacts(testbed="0.1", judge=1, qemu="10.0", qemu_sha256="0" * 64, clang="19", runner_sha256="1" * 64)
 
 GAPS = {"max": 2000.0, "p50": 60.0, "p99": 800.0, "p99.9": 1500.0}
+WAITS = {"max": 1900.0, "p50": 50.0, "p99": 700.0, "p99.9": 1400.0}
 SCHBENCH = (
     '{"normal": {"version": "7.3"}, "int": {"wakeup_latency_pct50.0": 6, "wakeup_latency_pct99.0": 40, '
     '"wakeup_latency_samples": 9000, "request_latency_pct99.0": 3000, "request_latency_samples": 9000, '
@@ -62,7 +63,9 @@ class Script:
         during: extra events by verb: they come in the first step with that verb, before it is done.
         replace: events by name that take the place of those that would be sent, e.g. `attach`.
         failing: detail by verb: the step is done with `ok: false`.
-        figures: measured values by `load.name` or `load.name.stat`; of one hog `load.work.TASK`.
+        figures: measured values by `load.name` or `load.name.stat`; of one hog `load.work.TASK`. What is not given of
+            CPU time and of CPUs idle beside waiting tasks is as work and idle time say.
+        oracle: whether the guest's oracle watches.
         lost_in: verb of the step in which the stream ends for good.
         tail: bytes behind the last line.
         insert: bytes before the line with this number (from 1).
@@ -72,6 +75,7 @@ class Script:
     replace: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failing: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    oracle: bool = True
     output: Mapping[str, str] = field(default_factory=dict)
     lost_in: str = ""
     tail: str = ""
@@ -180,6 +184,19 @@ def _window(writer: _Writer, window: str, running: Mapping[str, _Running], scrip
         writer.send("measure", name=name, load=window, task=0, cpu=-1, unit=unit, value=value, samples=1)
     for name, one in running.items():
         _report(writer, name, one, window, script)
+    if script.oracle:
+        for name in CLASSES[:2]:
+            _waits(writer, name, window, script)
+        value = script.figures.get(f"{window}.wasted", script.figures.get(f"{window}.idle", 0.01))
+        writer.send("measure", name="wasted", load=window, task=-1, cpu=-1, unit="1", value=value, samples=1)
+
+
+def _waits(writer: _Writer, name: str, window: str | None, script: Script) -> None:
+    extra = {"window": window} if window else {}
+    for stat, usual in WAITS.items():
+        value = script.figures.get(f"{name}.wait.{stat}", usual)
+        fields = {"name": "wait", "load": name, "task": -1, "cpu": -1, "unit": "us", "stat": stat}
+        writer.send("measure", **fields, value=value, samples=script.samples, **extra)
 
 
 def _report(writer: _Writer, name: str, running: _Running, window: str | None, script: Script) -> None:
@@ -197,9 +214,15 @@ def _report(writer: _Writer, name: str, running: _Running, window: str | None, s
             value = script.figures.get(f"{name}.{work}.{task}", total / tasks)
             fields = {"name": work, "load": name, "task": task, "cpu": -1, "unit": "iterations"}
             writer.send("measure", **fields, value=value, samples=1, **extra)
+            if script.oracle:
+                value = script.figures.get(f"{name}.cputime.{task}", value)
+                fields = {"name": "cputime", "load": name, "task": task, "cpu": -1, "unit": "ns"}
+                writer.send("measure", **fields, value=value, samples=1, **extra)
     if kind == "fork":
         value = script.figures.get(f"{name}.errors", 0)
         writer.send("measure", name="errors", load=name, task=0, cpu=-1, unit="1", value=value, samples=1, **extra)
+    if script.oracle:
+        _waits(writer, name, window, script)
 
 
 def scenario_file(name: str) -> Path:

@@ -372,6 +372,36 @@ def test_a_task_that_did_nothing_has_a_share_that_json_can_hold(builder: CaseBui
     json.loads(verdict_bytes(verdict), parse_constant=lambda word: pytest.fail(word))
 
 
+@pytest.mark.parametrize(
+    ("figures", "codes"),
+    [
+        ({"loaded.wasted": 0.4}, ["idle-while-runnable"]),
+        # idle time for which nobody waited is nobody's fault
+        ({"loaded.idle": 0.4, "loaded.wasted": 0.01}, []),
+        ({"hogs.cputime.0": 1}, ["unfair-share"]),
+        # what a task says of its own work counts only where nobody watched
+        ({"hogs.work.0": 1, "hogs.cputime.0": 250_000}, []),
+        ({"@kthreads.wait.max": 900_000}, ["kworker-starved"]),
+        ({"hogs.wait.max": 900_000}, ["task-starved"]),
+        ({"hogs.wait.max": 450_000}, []),
+    ],
+)
+def test_what_the_oracle_saw_decides(builder: CaseBuilder, figures: dict[str, float], codes: list[str]) -> None:
+    builder.demand("starvation")
+    builder.pair("starvation", Script(figures=figures))
+    assert [finding.code for finding in judge(builder.finish()).findings] == codes
+
+
+def test_where_the_oracle_did_not_watch_its_checks_are_not_measured(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    script = Script(figures={"loaded.idle": 0.4, "hogs.work.0": 1}, oracle=False)
+    builder.pair("starvation", script)
+    findings = judge(builder.finish()).findings
+    assert {finding.code for finding in findings} == {"idle-while-runnable", "unfair-share", "not-measured"}
+    (unseen,) = [finding.message for finding in findings if finding.code == "not-measured"]
+    assert unseen == "check `wait` of `hogs`: the run has no figure for waits for a CPU"
+
+
 def test_the_same_evidence_under_another_policy(builder: CaseBuilder) -> None:
     builder.demand("starvation")
     builder.pair("starvation", Script(figures={"polite.gap.max": 1_500_000}))
