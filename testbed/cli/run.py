@@ -96,7 +96,8 @@ def add_formats(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FORMAT[=FILE]",
-        help="text (default), json, jsonl, markdown, github, junit, sarif; to FILE instead of stdout; may be repeated",
+        help="text (default), json, jsonl, html, markdown, github, junit, sarif; to FILE instead of stdout; "
+        "may be repeated",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 

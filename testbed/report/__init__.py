@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from testbed.case import canonical_json
+from testbed.case import Case, canonical_json
 from testbed.errors import UsageError
-from testbed.report import github, junit, markdown, sarif, text
+from testbed.report import github, html, junit, markdown, sarif, text
 from testbed.report.document import PrintedVerdict, dump, error_document, printed, schema, schema_text
 from testbed.report.escape import defused, harmless
 from testbed.report.events import (
@@ -37,7 +37,7 @@ WRITERS: dict[str, Callable[[Sequence[Subject]], str]] = {
 }
 """Formats for other programs; they can tell of several candidates at once."""
 
-FORMATS = ("text", "json", "jsonl", *WRITERS)
+FORMATS = ("text", "json", "jsonl", "html", *WRITERS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def render(
     """A verdict in one of the formats.
 
     Args:
+        case_dir: where its case lies; `html` reads the evidence there.
         path: the candidate as the user named it, for formats that point into a repository.
         policy: the policy as the user named it.
     """
@@ -91,6 +92,8 @@ def render(
             return canonical_json(dump(document)).decode("ascii")
         case "jsonl":
             return event_line(VerdictReached(verdict=document))
+        case "html" if case_dir is not None:
+            return html.render(document, Case.open(Path(case_dir)))
         case _ if name in WRITERS:
             named = path or ("" if verdict.candidate.kind == "program" else verdict.candidate.name)
             return WRITERS[name]([Subject(named, document, policy=policy)])

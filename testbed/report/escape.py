@@ -7,11 +7,13 @@ control characters, one line) and then through the function of the language that
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable
 
 MAX_LINE = 500
 MAX_LINES = 60
+MAX_TEXT = 4000
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
 _COMMAND_START = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
@@ -49,6 +51,12 @@ def code(text: str) -> str:
     """
     shown = _cut(harmless(text))
     return f"<code>{''.join(char if char.isalnum() or char in _PLAIN else f'&#{ord(char)};' for char in shown)}</code>"
+
+
+def markup(text: str) -> str:
+    """Untrusted text between the tags of HTML or SVG, or inside a quoted attribute; one line, bounded."""
+    shown = harmless(text)
+    return html.escape(shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…")
 
 
 def fence(content: Iterable[str], language: str = "text") -> list[str]:
