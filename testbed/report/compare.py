@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from math import log
-from xml.sax.saxutils import escape
 
 from testbed.case import canonical_json
 from testbed.compare import MIN_PAIRS, Compared, Comparison, Side
+from testbed.report import draw
 from testbed.report.escape import defused, harmless
+from testbed.report.markup import Markup, tag
 from testbed.spec import Clock
 
 WIDTH = 100
 
-COLOURS = {"better": "#1a7f37", "worse": "#b42318", "not distinguishable": "#57606a"}
+COLOURS = {
+    "better": ("good-line", "good"),
+    "worse": ("alarm-line", "alarm"),
+    "not distinguishable": ("other-line", "other"),
+}
 ROW_PX = 26
-LABEL_PX, PLOT_PX, WORDS_PX = 330, 360, 270
+LABEL_PX, PLOT_PX = 330, 390
 TOP_PX, BOTTOM_PX = 64, 46
 LONGEST = 60
 
@@ -150,67 +154,30 @@ def _wrapped(text: str) -> list[str]:
 def svg(comparison: Comparison) -> str:
     """A forest plot: the ratio of each figure with its interval, on a logarithmic axis around 1."""
     shown = comparison.figures
-    width, height = LABEL_PX + PLOT_PX + WORDS_PX, TOP_PX + ROW_PX * len(shown) + BOTTOM_PX
-    axis = _Axis(shown)
     foot = TOP_PX + ROW_PX * len(shown)
+    values = [value for one in shown for value in (one.ratio, one.low, one.high) if value is not None]
+    axis = draw.Log(values, LABEL_PX, PLOT_PX, around=1.0)
     title = f"{_short(comparison.first.candidate)} / {_short(comparison.second.candidate)}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'role="img" font-family="sans-serif" font-size="12">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(12, 24, title, size=15),
-        _text(12, 44, "first / second, median over pairs of equal seed; line: interval of the median", fill="#57606a"),
-    ]
-    for value in axis.ticks:
-        x, colour = axis.x(value), "#24292f" if value == 1 else "#d0d7de"
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP_PX - 6}" x2="{x:.1f}" y2="{foot}" stroke="{colour}"/>')
-        parts.append(_text(x, foot + 16, f"{value:.3g}", anchor="middle"))
-    parts.append(_text(axis.x(1), foot + 34, "1: no difference", anchor="middle", fill="#57606a"))
+    words = "first / second, median over pairs of equal seed; line: interval of the median"
+    parts = [draw.text(12, 24, title, size=15), draw.text(12, 44, words, class_="faint")]
+    for value in axis.ticks():
+        x, colour = axis.x(value), "axis" if value == 1 else "grid"
+        parts.append(draw.rule(x, TOP_PX - 6, x, foot, colour))
+        parts.append(draw.text(x, foot + 16, f"{value:.3g}", anchor="middle"))
+    parts.append(draw.text(axis.x(1), foot + 34, "1: no difference", anchor="middle", class_="faint"))
     for index, figure in enumerate(shown):
-        parts += _row(figure, axis, TOP_PX + ROW_PX * index + ROW_PX // 2)
-    return "\n".join((*parts, "</svg>")) + "\n"
+        parts += _row(figure, axis, TOP_PX + ROW_PX * index + ROW_PX / 2)
+    return draw.svg("ratios", title, summary(comparison), foot + BOTTOM_PX, *parts, alone=True) + "\n"
 
 
-def _row(figure: Compared, axis: _Axis, y: int) -> Iterator[str]:
-    colour = COLOURS.get(figure.judgement, "#57606a")
-    yield _text(LABEL_PX - 12, y + 4, _short(f"{_name(figure)} ({figure.better} is better)"), anchor="end", size=11)
+def _row(figure: Compared, axis: draw.Log, y: float) -> Iterator[Markup]:
+    line, fill = COLOURS.get(figure.judgement, COLOURS["not distinguishable"])
+    name = f"{_name(figure)} ({figure.better} is better)"
+    yield draw.text(LABEL_PX - 12, y + 4, draw.cut(name, LABEL_PX - 16, 11), anchor="end", size=11)
     if figure.ratio is not None and figure.ratio > 0:
         if figure.low is not None and figure.high is not None:
-            low, high = axis.x(figure.low), axis.x(figure.high)
-            yield f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
-        x = axis.x(figure.ratio)
+            yield draw.rule(axis.x(figure.low), y, axis.x(figure.high), y, line, stroke_width=2)
         # A hollow dot is one sample or a few; colour never carries a meaning alone.
-        fill = colour if figure.basis == "tested" else "#ffffff"
-        yield f'<circle cx="{x:.1f}" cy="{y}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>'
-    words = f"{_number(figure.ratio, 3)}  {_judgement(figure)}"
-    yield _text(LABEL_PX + PLOT_PX + 14, y + 4, words, fill=colour)
-
-
-def _text(x: float, y: float, words: str, *, anchor: str = "start", fill: str = "#24292f", size: int = 12) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" font-size="{size}"'
-    return f"<text {place}>{escape(harmless(words))}</text>"
-
-
-class _Axis:
-    """Ratios on a logarithmic axis, as far to the left of 1 as to the right."""
-
-    TICKS = (2.0, 1.5, 1.2, 1.1, 1.05)
-    FARTHEST = 1e6
-
-    def __init__(self, figures: tuple[Compared, ...]) -> None:
-        values = [
-            value for one in figures for value in (one.ratio, one.low, one.high) if value is not None and value > 0
-        ]
-        farthest = max((max(value, 1 / value) for value in values), default=1.0)
-        self.limit = min(self.FARTHEST, max(1.1, farthest * 1.05))
-        step = next((one for one in self.TICKS if one**2 <= self.limit), 1.05)
-        while step**4 < self.limit:
-            step *= step
-        steps = [step**power for power in range(1, 5) if step**power <= self.limit]
-        self.ticks = (*(1 / value for value in reversed(steps)), 1.0, *steps)
-
-    def x(self, value: float) -> float:
-        """Where a ratio lies, in pixels; what is off the axis lies at its end."""
-        kept = min(self.limit, max(1 / self.limit, value))
-        return LABEL_PX + PLOT_PX * (0.5 + 0.5 * log(kept) / log(self.limit))
+        inside = fill if figure.basis == "tested" else "paper"
+        yield tag("circle", cx=axis.x(figure.ratio), cy=y, r=5, class_=f"{inside} {line}", stroke_width=2)
+    yield draw.text(LABEL_PX + PLOT_PX + 14, y + 4, f"{_number(figure.ratio, 3)}  {_judgement(figure)}")

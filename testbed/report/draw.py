@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import ceil, floor, log10
 
-from testbed.report.markup import Markup, joined, style, tag
+from testbed.report.markup import Markup, style, tag
 
 WIDTH = 1000
 TEXT_PX = 13
@@ -158,27 +158,3 @@ class Log:
         found = [factor * 10.0**power for power in powers for factor in factors]
         chosen = [value for value in found if self.low - 1e-9 <= log10(value) <= self.high + 1e-9]
         return chosen[:: ceil(len(chosen) / 9)] if chosen else []
-
-
-def dashes(parts: Sequence[Markup]) -> Markup:
-    """A group of thin lines."""
-    return tag("g", *parts, stroke_dasharray="3 3")
-
-
-__all__ = [
-    "STYLE",
-    "TASKS",
-    "TEXT_PX",
-    "WIDTH",
-    "Log",
-    "box",
-    "cut",
-    "dashes",
-    "duration",
-    "joined",
-    "number",
-    "rule",
-    "steps",
-    "svg",
-    "text",
-]

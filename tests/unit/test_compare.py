@@ -283,6 +283,8 @@ def test_hostile_names_do_nothing_to_a_terminal_or_a_browser(cases: Callable[...
     assert {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()} == {
         "svg",
         "title",
+        "desc",
+        "style",
         "rect",
         "text",
         "line",
