@@ -142,7 +142,7 @@ class Log:
         elif high / low < 10:
             low, high = low / 2, high * 2
         self.low, self.high = log10(low), log10(high)
-        self.left, self.width = left, width
+        self.left, self.width, self.around = left, width, around
 
     def x(self, value: float) -> float:
         """Where a value lies; what is off the axis lies at its end."""
@@ -150,11 +150,15 @@ class Log:
         return self.left + self.width * min(1.0, max(0.0, place))
 
     def ticks(self) -> list[float]:
-        """Round values on the axis."""
+        """Round values on the axis; around a middle, as many times more as less."""
         factors: Sequence[float] = (1,) if self.high - self.low > 2.5 else (1, 2, 5)
         if self.high - self.low < 0.7:
             factors = (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
         powers = range(floor(self.low), ceil(self.high) + 1)
         found = [factor * 10.0**power for power in powers for factor in factors]
         chosen = [value for value in found if self.low - 1e-9 <= log10(value) <= self.high + 1e-9]
-        return chosen[:: ceil(len(chosen) / 9)] if chosen else []
+        if self.around is None:
+            return chosen[:: ceil(len(chosen) / 9)] if chosen else []
+        more = [value for value in chosen if value > self.around * 1.001]
+        more = more[:: ceil(len(more) / 4)] if more else []
+        return [*(self.around**2 / value for value in reversed(more)), self.around, *more]
