@@ -22,6 +22,8 @@ MAX_RECORDS = 200_000
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+LATE = 100 * NS_PER_MS
+"""From the last record to the moment when a wait was told: what is later is no part of the recording."""
 
 _STALLED = re.compile(r"\[(\d{1,9})\] failed to run for (\d{1,6}\.\d+)s")
 
@@ -127,19 +129,21 @@ class _Reader:
     """Records in, pieces and waits out."""
 
     cpus: int
+    start: int
     running: dict[int, tuple[int, int]] = field(default_factory=dict)
     waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
     known: set[int] = field(default_factory=set)
     pieces: list[list[Piece]] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
-    start: int = 0
-    now: int = 0
 
     def switch(self, t: int, cpu: int, left: int, state: int, came: int) -> None:
         """One task leaves a CPU, another one comes."""
         pid, since = self.running.get(cpu, (left, self.start))
-        # Where another one leaves than came, records between them were lost.
-        self.pieces[cpu].append(Piece(cpu, left if pid == left else UNKNOWN, since, t))
+        if pid != left:
+            # Records between them were lost, or the recorder stood still: who waited meanwhile is not known either.
+            pid = UNKNOWN
+            self.waiting.clear()
+        self.pieces[cpu].append(Piece(cpu, pid, since, t))
         self.running[cpu] = (came, t)
         if left != IDLE:
             self.known.add(left)
@@ -171,40 +175,37 @@ class _Reader:
 def read(stream: Stream) -> Timeline | None:
     """The timeline of a run, None if nothing was recorded."""
     lines = stream.of("trace")
-    if not lines:
-        return None
-    cpus = max((min(MAX_CPUS, line.integer("cpus")) for line in lines), default=0)
-    reader = _Reader(cpus, pieces=[[] for _ in range(cpus)])
+    found: list[tuple[int, list[int]]] = []
     malformed = 0
-    seen = 0
     for line in lines:
         records = line.fields.get("r")
         for record in records if isinstance(records, list) else ():
-            if seen >= MAX_RECORDS:
-                break
-            if not _is_record(record, cpus):
+            if not _is_record(record):
                 malformed += 1
                 continue
             t = line.integer("base") + record[0] * NS_PER_US
-            if not seen:
-                reader.start = reader.now = t
-            elif t < reader.now:
+            if (found and t < found[-1][0]) or len(found) == MAX_RECORDS:
                 malformed += 1
                 continue
-            seen += 1
-            reader.now = t
-            if len(record) == 3:
-                reader.wake(t, *record[1:])
-            else:
-                reader.switch(t, *record[1:])
-    if not seen:
+            found.append((t, record))
+    if not found:
         return None
-    # The recorder is told when something was noticed, so nothing changed until then.
-    end = max(reader.now, min(lines[0].t, reader.now + NS_PER_S * 600))
+    # CPUs that are there but did nothing have a lane too, and one that has gone meanwhile keeps its own.
+    cpus = max(
+        *(min(MAX_CPUS, line.integer("cpus")) for line in lines),
+        *(record[1] + 1 for _, record in found),
+    )
+    reader = _Reader(cpus, start=found[0][0], pieces=[[] for _ in range(cpus)])
+    for t, (_, cpu, *rest) in found:
+        if len(rest) == 1:
+            reader.wake(t, cpu, *rest)
+        else:
+            reader.switch(t, cpu, *rest)
+    end = found[-1][0]
     reader.finish(end)
     return Timeline(
         cpus=cpus,
-        start=reader.start,
+        start=found[0][0],
         end=end,
         pieces=tuple(tuple(piece for piece in lane if piece.end > piece.start) for lane in reader.pieces),
         waits=tuple(sorted((wait for wait in reader.waits if wait.end > wait.start), key=lambda one: one.start)),
@@ -214,12 +215,12 @@ def read(stream: Stream) -> Timeline | None:
     )
 
 
-def _is_record(record: object, cpus: int) -> bool:
+def _is_record(record: object) -> bool:
     return (
         isinstance(record, list)
         and len(record) in (3, 5)
         and all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 for value in record)
-        and record[1] < cpus
+        and record[1] < MAX_CPUS
         and (len(record) == 3 or record[3] in (0, 1, 2))
     )
 
@@ -244,7 +245,7 @@ def focus(timeline: Timeline, run: RunEvidence, event: Event | None = None) -> F
     named = [event] if event is not None else []
     named += run.stream.of("starving", "exit")
     for one in named:
-        found = _named(timeline, one)
+        found = _named(timeline, run, one)
         if found is not None:
             return found
     wait = timeline.longest()
@@ -253,25 +254,42 @@ def focus(timeline: Timeline, run: RunEvidence, event: Event | None = None) -> F
     return Focus(wait.pid, wait.start, wait.end, wait.seen, "it ran" if wait.over else "the trace ends")
 
 
-def _named(timeline: Timeline, event: Event) -> Focus | None:
+def _named(timeline: Timeline, run: RunEvidence, event: Event) -> Focus | None:
     match event.name:
         case "starving":
-            pid = event.integer("tid") or event.integer("pid")
+            pid = _starving(event)
+            # It is told of again and again; the recorder stops at the first time.
+            event = next(one for one in run.stream.of("starving") if _starving(one) == pid)
             waited, noticed = event.integer("waited_ms") * NS_PER_MS, "the testbed noticed"
+            since = event.t - waited
         case "exit":
             stalled = _STALLED.search(event.text("message") or event.text("reason"))
             if stalled is None:
                 return None
             pid, waited, noticed = int(stalled[1]), round(float(stalled[2]) * NS_PER_S), "the watchdog ejected"
+            # The recorder stops at the exit, the runner sees it a little later.
+            since = min(event.t, timeline.end) - waited
         case _:
             return None
     until = max(timeline.start, min(event.t, timeline.end))
-    waits = [wait for wait in timeline.waits if wait.pid == pid and wait.start < until]
-    known = waits[-1] if waits else None
-    since = event.t - waited
-    if known is not None and known.seen:
-        since = known.start
-    return Focus(pid, since, until, known is not None and known.seen, noticed, _cpu_list(event.text("allowed")))
+    if event.t - timeline.end > LATE and event.name == "starving":
+        noticed = "the recording ends"
+    # After the kernel has ejected the scheduler the task runs at once, a moment before the recorder stops.
+    waits = [wait for wait in timeline.waits if wait.pid == pid and wait.start < until <= wait.end + LATE]
+    longest = max(waits, key=lambda wait: wait.length, default=None)
+    seen = longest is not None and longest.seen
+    return Focus(
+        pid,
+        since=longest.start if longest is not None and seen else min(since, until),
+        until=until,
+        seen=seen,
+        noticed=noticed,
+        allowed=_cpu_list(event.text("allowed")),
+    )
+
+
+def _starving(event: Event) -> int:
+    return event.integer("tid") or event.integer("pid")
 
 
 def _cpu_list(text: str) -> frozenset[int] | None:

@@ -259,7 +259,7 @@ class _Page:
         names = _Names(found, run)
         whole = timeline.whole(found, focus, names, f"{name}-whole")
         near = timeline.beginning(found, focus, names, f"{name}-near")
-        lost = f" {found.lost} records were lost." if found.lost else ""
+        lost = f" The recorder had no room for {found.lost} earlier records." if found.lost else ""
         for scene in (whole, near):
             if scene is not None:
                 yield tag(

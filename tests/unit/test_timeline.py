@@ -28,8 +28,9 @@ def stream(*events: dict[str, Any], t: int = END) -> Stream:
     return Stream(tuple(found))
 
 
-def timeline(records: Sequence[Record], *, cpus: int = 2, t: int = END) -> Timeline:
-    found = read(stream(*trace_events(records, NAMES, cpus=cpus), t=t))
+def timeline(records: Sequence[Record], until_us: int) -> Timeline:
+    """Two CPUs; at last something wakes up, which says only that time has passed."""
+    found = read(stream(*trace_events([*records, [until_us, 0, 4000]], NAMES)))
     assert found is not None
     return found
 
@@ -56,7 +57,7 @@ def us(wait: Wait) -> tuple[int, int, int, bool, bool]:
 
 
 def test_switches_are_pieces_without_gaps() -> None:
-    found = timeline([[0, 0, 5, 1, 7], [30, 0, 7, 0, 0], [50, 0, 0, 0, 5]], cpus=2, t=BASE + 80 * US)
+    found = timeline([[0, 0, 5, 1, 7], [30, 0, 7, 0, 0], [50, 0, 0, 0, 5]], 80)
     assert [(one.pid, (one.start - BASE) // US, (one.end - BASE) // US) for one in found.pieces[0]] == [
         (7, 0, 30),
         (IDLE, 30, 50),
@@ -76,7 +77,7 @@ def test_a_wait_goes_from_the_wakeup_or_the_preemption_to_the_running() -> None:
         [60, 0, 9],
         [70, 1, 6],
     ]
-    found = timeline(records, t=BASE + 100 * US)
+    found = timeline(records, 100)
     assert [us(wait) for wait in found.waits] == [
         (5, 0, 20, True, True),
         (8, 0, 50, False, True),
@@ -89,17 +90,23 @@ def test_a_wait_goes_from_the_wakeup_or_the_preemption_to_the_running() -> None:
 
 
 def test_a_wakeup_of_who_runs_or_waits_already_says_nothing() -> None:
-    found = timeline([[0, 0, 0, 0, 5], [10, 0, 5], [20, 1, 9], [30, 0, 9], [40, 0, 5, 0, 9]], t=BASE + 50 * US)
+    found = timeline([[0, 0, 0, 0, 5], [10, 0, 5], [20, 1, 9], [30, 0, 9], [40, 0, 5, 0, 9]], 50)
     assert [us(wait) for wait in found.waits] == [(9, 20, 40, True, True)]
 
 
 def test_what_lies_between_lost_records_is_not_known() -> None:
-    found = timeline([[0, 0, 0, 0, 5], [10, 0, 9, 0, 0]], t=BASE + 20 * US)
+    found = timeline([[0, 0, 0, 0, 5], [5, 1, 7], [10, 0, 9, 0, 0]], 20)
     assert [one.pid for one in found.pieces[0]] == [UNKNOWN, IDLE]
+    assert found.waits == ()
+
+
+def test_a_cpu_that_nobody_announced_has_a_lane() -> None:
+    found = timeline([[0, 3, 0, 0, 5]], 20)
+    assert [[one.pid for one in lane] for lane in found.pieces] == [[UNKNOWN], [UNKNOWN], [UNKNOWN], [5]]
 
 
 @pytest.mark.parametrize(
-    "record", [None, [], [1], [-1, 0, 5], [0, 99, 5], [0, 0, 5, 7, 9], [0, 0, "5"], [0, 0, True], [2**60, 0, 5]]
+    "record", [None, [], [1], [-1, 0, 5], [0, 5000, 5], [0, 0, 5, 7, 9], [0, 0, "5"], [0, 0, True], [2**60, 0, 5]]
 )
 def test_what_is_no_record_is_counted(record: Any) -> None:
     found = read(stream({"e": "trace", "base": BASE, "cpus": 2, "lost": 3, "r": [[0, 0, 0, 0, 5], record]}))
@@ -136,6 +143,16 @@ def test_the_starving_task_is_looked_for() -> None:
     assert looked is not None
     assert (looked.pid, looked.since, looked.until, looked.seen) == (STARVED, BASE + 40_050 * US, END, True)
     assert looked.allowed == frozenset((0, 2, 3))
+
+
+def test_what_is_noticed_after_the_recording_ends_with_it() -> None:
+    told = {"e": "starving", "pid": STARVED, "waited_ms": 5_700, "t": END + 5_000_000_000}
+    evidence = run(told, {**told, "waited_ms": 9_700, "t": END + 9_000_000_000})
+    found = read(evidence.stream)
+    assert found is not None
+    looked = focus(found, evidence, evidence.stream.events[-1])
+    assert looked is not None
+    assert (looked.until, looked.noticed) == (END, "the recording ends")
 
 
 def test_the_task_that_the_watchdog_names_is_looked_for_also_before_the_trace() -> None:

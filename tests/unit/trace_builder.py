@@ -34,7 +34,7 @@ NAMES = ((301, "worker", 0), (302, "build", 0), (STARVED, "backup", 0), (12, "kw
 def starvation(wait_us: int = 700_000) -> list[list[int]]:
     """Two CPUs: two spinning tasks share the first one, the other one is mostly idle; a third task wakes up and waits.
 
-    Times are µs after `BASE`; it becomes runnable at 40 ms.
+    Times are µs after `BASE`; it becomes runnable at 40 ms, and something happens at the end.
     """
     woken = 40_000
     records: list[list[int]] = [[0, 0, 0, 0, 301], [10, 1, 302, 0, 0]]
@@ -45,5 +45,5 @@ def starvation(wait_us: int = 700_000) -> list[list[int]]:
         turn.reverse()
         if t % 20_000 == 0:
             records += [[t + 100, 1, 12], [t + 110, 1, 0, 0, 12], [t + 400, 1, 12, 0, 0]]
-    records.append([woken + 50, 1, STARVED])
+    records += [[woken + 50, 1, STARVED], [woken + wait_us, 1, 12]]
     return sorted(records)
