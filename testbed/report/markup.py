@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from testbed.report.escape import markup
 
 VOID = frozenset(("meta",))
@@ -44,6 +46,11 @@ def tag(name: str, /, *content: str, **attributes: str | float | None) -> Markup
 def joined(*content: str) -> Markup:
     """Pieces behind one another."""
     return Markup("".join(one if isinstance(one, Markup) else markup(one) for one in content))
+
+
+def points(places: Iterable[tuple[float, float]]) -> Markup:
+    """Corners of a polygon, however many."""
+    return Markup(" ".join(f"{_value(float(x))},{_value(float(y))}" for x, y in places))
 
 
 def style(text: str) -> Markup:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from testbed.report import draw
 from testbed.report.draw import WIDTH, box, cut, duration, rule, text
-from testbed.report.markup import Markup, joined, tag
+from testbed.report.markup import Markup, joined, points, tag
 from testbed.timeline import IDLE, UNKNOWN, Focus, Piece, Timeline, shares, within
 
 LEFT, RIGHT = 118, 30
 PLOT = WIDTH - LEFT - RIGHT
 LANE, GAP = 34, 10
-TOP = 96
+TOP, MARKS = 56, 40
 MAX_BOXES = 6000
 MAX_LANES = 64
 MARGIN = 0.06
@@ -62,6 +62,11 @@ class Scene:
         return range(min(self.timeline.cpus, MAX_LANES))
 
     @property
+    def top(self) -> float:
+        """Where the lanes begin; above them stand the moments of the wait."""
+        return TOP + (MARKS if self.focus is not None else 0)
+
+    @property
     def waited(self) -> tuple[int, int] | None:
         """The part of the wait that is to be seen."""
         if self.focus is None:
@@ -101,7 +106,7 @@ def beginning(timeline: Timeline, focus: Focus | None, describe: Describe, name:
 def render(scene: Scene, *, alone: bool = False) -> Markup:
     """A scene as SVG."""
     colours = _colours(scene)
-    foot = TOP + (LANE + GAP) * (len(scene.lanes) + (scene.focus is not None) + 1)
+    foot = scene.top + (LANE + GAP) * (len(scene.lanes) + (scene.focus is not None) + 1)
     legend, legend_height = _legend(scene, colours, foot + 44)
     parts = [
         _pattern(scene.name),
@@ -109,7 +114,7 @@ def render(scene: Scene, *, alone: bool = False) -> Markup:
         *_axis(scene, foot),
         *_queue(scene, foot - LANE - GAP),
     ]
-    y = TOP
+    y = scene.top
     if scene.focus is not None:
         parts += _waiter(scene, scene.focus, y)
         y += LANE + GAP
@@ -178,7 +183,7 @@ def _axis(scene: Scene, foot: float) -> Iterator[Markup]:
     zero = scene.focus.since if scene.focus is not None else scene.start
     for value in draw.steps(scene.start - zero, scene.end - zero):
         x = scene.x(zero + value)
-        yield rule(x, TOP - 8, x, foot, "grid")
+        yield rule(x, scene.top - 8, x, foot, "grid")
         yield text(x, foot + 16, duration(value) if value else "0", anchor="middle", class_="faint", size=12)
     what = "since it became runnable" if scene.focus is not None else "of the recorded part"
     yield text(LEFT + PLOT, foot + 34, f"guest time {what}", anchor="end", class_="faint", size=12)
@@ -200,9 +205,8 @@ def _waiter(scene: Scene, focus: Focus, y: float) -> Iterator[Markup]:
     words = cut(f"runnable, not running: {length}", width - 16)
     if focus.since < scene.start:
         # An arrow: its wait is longer than the picture.
-        yield tag(
-            "polygon", points=f"{x:.1f},{y + 2} {x - 11:.1f},{y + LANE / 2} {x:.1f},{y + LANE - 2}", class_="alarm"
-        )
+        arrow = points([(x, y + 2), (x - 11, y + LANE / 2), (x, y + LANE - 2)])
+        yield tag("polygon", points=arrow, class_="alarm")
     if words:
         yield text(x + width / 2, y + LANE / 2 + 4.5, words, anchor="middle", class_="paper")
     for lane in scene.timeline.pieces:
@@ -300,29 +304,27 @@ def _queue(scene: Scene, y: float) -> Iterator[Markup]:
     yield box(LEFT, y, PLOT, LANE, "lane")
     if not most:
         return
-    outline = [f"{LEFT},{y + LANE}"]
+    outline: list[tuple[float, float]] = [(LEFT, y + LANE)]
     for column, waiting in enumerate(columns):
-        before, after = columns[max(0, column - 1)], columns[min(PLOT - 1, column + 1)]
-        if waiting in (before, after) and before == after and 0 < column < PLOT - 1:
+        if 0 < column < PLOT - 1 and columns[column - 1] == waiting == columns[column + 1]:
             continue
         height = y + LANE - LANE * waiting / most
-        outline += [f"{LEFT + column},{height:.1f}", f"{LEFT + column + 1},{height:.1f}"]
-    outline.append(f"{LEFT + PLOT},{y + LANE}")
-    yield tag(
-        "polygon", tag("title", f"runnable tasks that wait, at most {most}"), points=" ".join(outline), class_="other"
-    )
+        outline += [(LEFT + column, height), (LEFT + column + 1, height)]
+    outline.append((LEFT + PLOT, y + LANE))
+    hint = tag("title", f"runnable tasks that wait, at most {most}")
+    yield tag("polygon", hint, points=points(outline), class_="other")
 
 
 def _marks(scene: Scene, focus: Focus, foot: float) -> Iterator[Markup]:
     """The moments that count, as lines through all lanes."""
     if focus.seen and scene.start <= focus.since <= scene.end:
         x = scene.x(focus.since)
-        yield rule(x, TOP - 26, x, foot, "alarm-line", stroke_width=1.5, stroke_dasharray="5 3")
-        yield text(x, TOP - 34, "becomes runnable", anchor=_anchor(x), class_="alarm")
+        yield rule(x, scene.top - 26, x, foot, "alarm-line", stroke_width=1.5, stroke_dasharray="5 3")
+        yield text(x, scene.top - 34, "becomes runnable", anchor=_anchor(x), class_="alarm")
     if scene.start <= focus.until <= scene.end:
         x = scene.x(focus.until)
-        yield rule(x, TOP - 26, x, foot, "alarm-line", stroke_width=2)
-        yield text(x, TOP - 34, f"{focus.noticed}, {duration(focus.until - focus.since)} later", anchor=_anchor(x),
+        yield rule(x, scene.top - 26, x, foot, "alarm-line", stroke_width=2)
+        yield text(x, scene.top - 34, f"{focus.noticed}, {duration(focus.until - focus.since)} later", anchor=_anchor(x),
                    class_="alarm")  # fmt: skip
 
 
