@@ -324,8 +324,8 @@ def _marks(scene: Scene, focus: Focus, foot: float) -> Iterator[Markup]:
     if scene.start <= focus.until <= scene.end:
         x = scene.x(focus.until)
         yield rule(x, scene.top - 26, x, foot, "alarm-line", stroke_width=2)
-        yield text(x, scene.top - 34, f"{focus.noticed}, {duration(focus.until - focus.since)} later", anchor=_anchor(x),
-                   class_="alarm")  # fmt: skip
+        words = f"{focus.noticed}, {duration(focus.until - focus.since)} later"
+        yield text(x, scene.top - 34, words, anchor=_anchor(x), class_="alarm")
 
 
 def _anchor(x: float) -> str:
