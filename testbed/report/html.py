@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
+from typing import TypeVar
 
 from testbed import timeline as timelines
 from testbed.case import CONSOLE_FILE, STREAM_FILE, Case, Event, RunEvidence, printable
@@ -31,6 +33,8 @@ from testbed.spec import Clock, Role
 from testbed.status import Status
 from testbed.timeline import Focus, Timeline
 from testbed.verdict import EvidenceRef, Finding, RunResult, ScenarioResult
+
+_K = TypeVar("_K")
 
 MAX_FINDINGS = 50
 MAX_PICTURES = 6
@@ -390,7 +394,11 @@ class _Page:
             yield tag("table", head, *rows)
         drawn = 0
         for index, result in enumerate(self.verdict.scenarios):
-            for picture in (*self._latency(result, index), *self._fairness(result, index)):
+            for picture in (
+                *self._latency(result, index),
+                *self._fairness(result, index),
+                *self._cpu_time(result, index),
+            ):
                 if drawn < MAX_PLOTS:
                     yield tag("figure", picture)
                 drawn += 1
@@ -422,21 +430,40 @@ class _Page:
         return resolution(evidence.spec, unit) * NS_PER_UNIT[unit] if evidence is not None else 0.0
 
     def _fairness(self, result: ScenarioResult, index: int) -> Iterator[Markup]:
+        """What equal tasks did, in the first run of the candidate and in its baseline."""
         scenario = self.scenarios.get(result.name)
-        beside = pairs(self.case.runs)
         first = next((run for run in result.runs if run.role is Role.CANDIDATE and run.repeats is None), None)
         evidence = self.runs.get(first.run) if first is not None else None
         if scenario is None or evidence is None:
             return
-        baseline = beside.get(evidence.spec.number)
-        for load, start in scenario.loads().items():
-            if not start.tasks_are_equal:
+        baseline = pairs(self.case.runs).get(evidence.spec.number)
+        for place, (load, start) in enumerate(scenario.loads().items()):
+            work = View(evidence, scenario).work_by_task(load) if start.tasks_are_equal else {}
+            if len(work) < 2:
                 continue
-            candidate = View(evidence, scenario).work_by_task(load)
             other = View(baseline, scenario).work_by_task(load) if baseline is not None else {}
-            if len(candidate) > 1:
-                title = f"work of the equal tasks of {load} in {result.name} [{result.clock}]"
-                yield plots.fairness(f"fairness-{index}-{load}", title, candidate, other)
+            sides = [_normal(work), _normal(other)]
+            rows = [plots.Share(f"task {task}", *(side.get(task) for side in sides)) for task in sorted(work)]
+            title = f"work of the equal tasks of {load} in {result.name} [{result.clock}]"
+            yield plots.shares(f"work-{index}-{place}", title, rows, equal=1 / len(work))
+
+    def _cpu_time(self, result: ScenarioResult, index: int) -> Iterator[Markup]:
+        """Who got the CPUs, and how much of their time nobody had although somebody waited."""
+        sides: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+        for run in result.runs:
+            if run.repeats is None and run.role is not Role.CONTROL:
+                for one in run.measurements:
+                    sides[run.role is Role.BASELINE].setdefault(one.name, []).append(one.value)
+        middle = [{name: median(values) for name, values in side.items()} for side in sides]
+        loads = [_normal({name: value for name, value in side.items() if name.endswith(".cputime")}) for side in middle]
+        rows = [plots.Share(name, *(side.get(name) for side in loads)) for name in loads[0]]
+        if len(rows) > 1:
+            yield plots.shares(f"cputime-{index}", f"CPU time by load in {result.name} [{result.clock}]", rows)
+        wasted = [name for name in middle[0] if name.endswith(".wasted")]
+        if wasted:
+            rows = [plots.Share(name, *(side.get(name) for side in middle)) for name in wasted]
+            title = f"CPUs idle while a task waited in {result.name} [{result.clock}]"
+            yield plots.shares(f"wasted-{index}", title, rows)
 
     # --- the rest ----------------------------------------------------------------------------------------
 
@@ -481,6 +508,12 @@ class _Page:
             tag("table", head, *(_row(*row) for row in rows)),
             tag("p", "The same inputs give the same verdict on any machine.", class_="quiet"),
         )
+
+
+def _normal(values: Mapping[_K, float]) -> dict[_K, float]:
+    """Values as parts of their sum."""
+    total = sum(values.values())
+    return {key: value / total for key, value in values.items()} if total > 0 else {}
 
 
 def _row(name: str, which: str, known: str) -> Markup:

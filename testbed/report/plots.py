@@ -6,7 +6,7 @@ The candidate is a filled circle, the baseline a hollow square: shape tells them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -138,35 +138,45 @@ def _gain(figure: Figure) -> float:
     return figure.ratio if figure.better == "higher" else 1 / figure.ratio
 
 
-def fairness(name: str, title: str, candidate: Mapping[int, float], baseline: Mapping[int, float]) -> Markup:
-    """What each of several equal tasks got, in parts of all; the line is an equal share."""
-    tasks = sorted({*candidate, *baseline})[:MAX_ROWS]
-    sides = [(candidate, "good"), (baseline, "other")]
-    equal = 1 / max(1, len(tasks))
-    parts_of = [{task: side.get(task, 0.0) / (sum(side.values()) or 1.0) for task in tasks} for side, _ in sides]
-    most = max((part for side in parts_of for part in side.values()), default=equal)
-    scale = PLOT / max(most, equal * 1.2)
-    foot = TOP + ROW * len(tasks)
+@dataclass(frozen=True)
+class Share:
+    """A part of a whole, from 0 to 1, on both sides; None where it was not measured."""
+
+    name: str
+    candidate: float | None
+    baseline: float | None
+
+
+def shares(name: str, title: str, rows: Sequence[Share], *, equal: float | None = None) -> Markup:
+    """Parts of a whole as bars; a line is what everybody would get if all got the same."""
+    rows = rows[:MAX_ROWS]
+    values = [value for row in rows for value in (row.candidate, row.baseline) if value is not None]
+    scale = PLOT / max((*values, (equal or 0.0) * 1.2, 1e-6))
+    foot = TOP + ROW * len(rows)
     parts = [
         text(12, 22, cut(title, WIDTH - 300, 16), size=16),
         box(WIDTH - 245, 11, 12, 12, "good"),
         text(WIDTH - 228, 21.5, "candidate"),
-        box(WIDTH - 135, 13, 12, 8, "other"),
+        box(WIDTH - 135, 14, 12, 6, "other"),
         text(WIDTH - 118, 21.5, "EEVDF"),
     ]
-    for index, task in enumerate(tasks):
+    for index, row in enumerate(rows):
         y = TOP + ROW * index
-        parts.append(text(LABEL - 12, y + ROW / 2 + 4.5, f"task {task}", anchor="end"))
-        told = []
-        for (side, class_), part, (top, height) in zip(sides, parts_of, ((3, 12), (16, 6)), strict=True):
-            if side:
-                parts.append(box(LABEL, y + top, max(1.0, part[task] * scale), height, class_))
-            told.append(f"{part[task]:.1%}" if side else "not measured")
-        parts.append(text(LABEL + PLOT + 14, y + ROW / 2 + 4.5, f"{told[0]}, EEVDF {told[1]}", size=12))
-    x = LABEL + equal * scale
-    parts.append(rule(x, TOP - 4, x, foot, "axis", stroke_dasharray="4 3"))
-    parts.append(text(x, foot + 16, f"equal: {equal:.1%}", anchor="middle", class_="faint", size=12))
-    description = "; ".join(
-        f"task {task}: {parts_of[0][task]:.1%}, under EEVDF {parts_of[1][task]:.1%}" for task in tasks
-    )
+        parts.append(text(LABEL - 12, y + ROW / 2 + 4.5, cut(row.name, LABEL - 16), anchor="end"))
+        parts.append(rule(LABEL, y + 3, LABEL, y + ROW - 4, "grid"))
+        if row.candidate is not None:
+            parts.append(box(LABEL, y + 3, max(1.0, row.candidate * scale), 12, "good"))
+        if row.baseline is not None:
+            parts.append(box(LABEL, y + 16, max(1.0, row.baseline * scale), 6, "other"))
+        parts.append(text(LABEL + PLOT + 14, y + ROW / 2 + 4.5, _parts(row), size=12))
+    if equal is not None:
+        x = LABEL + equal * scale
+        parts.append(rule(x, TOP - 4, x, foot, "axis", stroke_dasharray="4 3"))
+        parts.append(text(x, foot + 16, f"equal: {equal:.1%}", anchor="middle", class_="faint", size=12))
+    description = "; ".join(f"{row.name}: {_parts(row)}" for row in rows)
     return draw.svg(name, title, f"{description}.", foot + 28, *parts)
+
+
+def _parts(row: Share) -> str:
+    told = ["not measured" if part is None else f"{part:.1%}" for part in (row.candidate, row.baseline)]
+    return f"{told[0]}, EEVDF {told[1]}"
