@@ -300,15 +300,10 @@ class View:
             and measure.event.integer("task", -1) >= 0
         ]
 
-    def work_by_task(self, load: str, name: str = "work") -> dict[int, float]:
-        """How much each task of a load did in all windows together, by its index."""
+    def _spread(self, load: str, name: str) -> Metric | None:
         tasks: dict[int, float] = defaultdict(float)
         for measure in self._of_tasks(load, name):
             tasks[measure.event.integer("task")] += measure.event.number("value")
-        return dict(tasks)
-
-    def _spread(self, load: str, name: str) -> Metric | None:
-        tasks = self.work_by_task(load, name)
         if len(tasks) < 2:
             return None
         least = min(tasks, key=lambda task: (tasks[task], task))

@@ -21,7 +21,6 @@ from testbed.case import CONSOLE_FILE, STREAM_FILE, Case, Event, RunEvidence, pr
 from testbed.errors import UsageError
 from testbed.judge import catalogue, pairs
 from testbed.judge.benefit import NS_PER_UNIT, is_latency, resolution
-from testbed.judge.view import View
 from testbed.lint.texts import PREFIX
 from testbed.report import draw, plots, timeline
 from testbed.report.document import PrintedVerdict
@@ -438,10 +437,10 @@ class _Page:
             return
         baseline = pairs(self.case.runs).get(evidence.spec.number)
         for place, (load, start) in enumerate(scenario.loads().items()):
-            work = View(evidence, scenario).work_by_task(load) if start.tasks_are_equal else {}
+            work = _work(evidence, load) if start.tasks_are_equal else {}
             if len(work) < 2:
                 continue
-            other = View(baseline, scenario).work_by_task(load) if baseline is not None else {}
+            other = _work(baseline, load) if baseline is not None else {}
             sides = [_normal(work), _normal(other)]
             rows = [plots.Share(f"task {task}", *(side.get(task) for side in sides)) for task in sorted(work)]
             title = f"work of the equal tasks of {load} in {result.name} [{result.clock}]"
@@ -508,6 +507,16 @@ class _Page:
             tag("table", head, *(_row(*row) for row in rows)),
             tag("p", "The same inputs give the same verdict on any machine.", class_="quiet"),
         )
+
+
+def _work(run: RunEvidence, load: str) -> dict[int, float]:
+    """How much each task of a load did in all windows together, by its index."""
+    found: dict[int, float] = {}
+    for event in run.stream.of("measure"):
+        task = event.integer("task", -1)
+        if event.text("load") == load and event.text("name") == "work" and event.text("window") and task >= 0:
+            found[task] = found.get(task, 0.0) + max(0.0, event.number("value"))
+    return found
 
 
 def _normal(values: Mapping[_K, float]) -> dict[_K, float]:
