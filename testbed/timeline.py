@@ -109,7 +109,7 @@ class Focus:
     """The task that somebody looks for, and its wait.
 
     Attributes:
-        since: when it became runnable.
+        since: when it began to wait.
         until: when it ran, or when somebody noticed that it did not.
         seen: whether the trace shows how its wait began.
         noticed: what happened at `until`, in a few words.
@@ -251,7 +251,7 @@ def focus(timeline: Timeline, run: RunEvidence, event: Event | None = None) -> F
     wait = timeline.longest()
     if wait is None:
         return None
-    return Focus(wait.pid, wait.start, wait.end, wait.seen, "it ran" if wait.over else "the trace ends")
+    return Focus(wait.pid, wait.start, wait.end, wait.seen, "it runs" if wait.over else "the trace ends")
 
 
 def _named(timeline: Timeline, run: RunEvidence, event: Event) -> Focus | None:
@@ -260,13 +260,17 @@ def _named(timeline: Timeline, run: RunEvidence, event: Event) -> Focus | None:
             pid = _starving(event)
             # It is told of again and again; the recorder stops at the first time.
             event = next(one for one in run.stream.of("starving") if _starving(one) == pid)
-            waited, noticed = event.integer("waited_ms") * NS_PER_MS, "the testbed noticed"
+            waited, noticed = event.integer("waited_ms") * NS_PER_MS, "the testbed notices"
             since = event.t - waited
         case "exit":
             stalled = _STALLED.search(event.text("message") or event.text("reason"))
             if stalled is None:
                 return None
-            pid, waited, noticed = int(stalled[1]), round(float(stalled[2]) * NS_PER_S), "the watchdog ejected"
+            pid, waited, noticed = (
+                int(stalled[1]),
+                round(float(stalled[2]) * NS_PER_S),
+                "the watchdog ejects the scheduler",
+            )
             # The recorder stops at the exit, the runner sees it a little later.
             since = min(event.t, timeline.end) - waited
         case _:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of a failure: a lane for each CPU, who had it, and the task that waited meanwhile.
 
-Time runs to the right and is counted from the moment when the task became runnable. Below the waiting task's own lane
+Time runs to the right and is counted from the moment when the task began to wait. Below the waiting task's own lane
 lies a lane for each CPU. What is hatched in it was idle although the task could have run there. Where switches are
 closer than the picture can show, a column holds several: tasks are stacked by their parts of its time, and what is left
 free was idle.
@@ -100,7 +100,7 @@ def beginning(timeline: Timeline, focus: Focus | None, describe: Describe, name:
     if half * 6 > focus.until - focus.since:
         return None
     start, end = max(timeline.start, focus.since - half), min(timeline.end, focus.since + half)
-    return Scene(timeline, start, end, focus, describe, name, f"the moment when {describe(focus.pid)} became runnable")
+    return Scene(timeline, start, end, focus, describe, name, f"the moment when {describe(focus.pid)} began to wait")
 
 
 def render(scene: Scene, *, alone: bool = False) -> Markup:
@@ -132,11 +132,11 @@ def description(scene: Scene) -> str:
     words = []
     if scene.focus is not None:
         focus = scene.focus
-        began = "" if focus.seen else " (the trace begins later)"
-        words.append(
-            f"{_upper(scene.describe(focus.pid))} was runnable for {duration(focus.until - focus.since)}{began} "
-            f"until {focus.noticed}."
-        )
+        length = duration(focus.until - focus.since)
+        words.append(f"The task {scene.describe(focus.pid)} was runnable and did not run for {length}, until")
+        words.append(f"{focus.noticed}.")
+        if not focus.seen:
+            words.append("The trace begins later than its wait.")
     start, end = scene.waited or (scene.start, scene.end)
     for cpu in scene.lanes:
         words.append(
@@ -185,7 +185,7 @@ def _axis(scene: Scene, foot: float) -> Iterator[Markup]:
         x = scene.x(zero + value)
         yield rule(x, scene.top - 8, x, foot, "grid")
         yield text(x, foot + 16, duration(value) if value else "0", anchor="middle", class_="faint", size=12)
-    what = "since it became runnable" if scene.focus is not None else "of the recorded part"
+    what = "since it began to wait" if scene.focus is not None else "of the recorded part"
     yield text(LEFT + PLOT, foot + 34, f"guest time {what}", anchor="end", class_="faint", size=12)
 
 
@@ -212,8 +212,10 @@ def _waiter(scene: Scene, focus: Focus, y: float) -> Iterator[Markup]:
     for lane in scene.timeline.pieces:
         for piece in within(lane, scene.start, scene.end):
             if piece.pid == focus.pid:
-                yield box(scene.x(piece.start), y, max(1.0, scene.x(piece.end) - scene.x(piece.start)), LANE, "ink",
-                          f"{name} ran on CPU {piece.cpu}")  # fmt: skip
+                x, width = scene.x(piece.start), scene.x(piece.end) - scene.x(piece.start)
+                yield box(x, y, max(1.0, width), LANE, "ink", f"{name} ran on CPU {piece.cpu}")
+                if words := cut(f"runs on CPU {piece.cpu}", width - 8, 12):
+                    yield text(x + width / 2, y + LANE / 2 + 4, words, anchor="middle", class_="paper", size=12)
 
 
 def _lane(scene: Scene, cpu: int, y: float, colours: dict[int, str]) -> Iterator[Markup]:
@@ -320,7 +322,7 @@ def _marks(scene: Scene, focus: Focus, foot: float) -> Iterator[Markup]:
     if focus.seen and scene.start <= focus.since <= scene.end:
         x = scene.x(focus.since)
         yield rule(x, scene.top - 26, x, foot, "alarm-line", stroke_width=1.5, stroke_dasharray="5 3")
-        yield text(x, scene.top - 34, "becomes runnable", anchor=_anchor(x), class_="alarm")
+        yield text(x, scene.top - 34, "begins to wait", anchor=_anchor(x), class_="alarm")
     if scene.start <= focus.until <= scene.end:
         x = scene.x(focus.until)
         yield rule(x, scene.top - 26, x, foot, "alarm-line", stroke_width=2)
@@ -341,7 +343,7 @@ def _legend(scene: Scene, colours: dict[int, str], y: float) -> tuple[Markup, fl
         entries.append(("other", "other tasks", None))
     if UNKNOWN in shown:
         entries.append(("none", "no switch recorded", None))
-    if scene.waited is not None:
+    if _wasted(scene):
         entries.append(("", "idle while the task waits", f"url(#{scene.name}-idle)"))
     parts: list[Markup] = []
     x, row = float(LEFT), 0
@@ -355,6 +357,14 @@ def _legend(scene: Scene, colours: dict[int, str], y: float) -> tuple[Markup, fl
         parts.append(text(x + 20, top + 10.5, shown_words, size=12))
         x += width
     return joined(*parts), 20.0 * (row + 1) + 20
+
+
+def _wasted(scene: Scene) -> bool:
+    """Whether a CPU that the task may use was idle while it waited."""
+    if scene.waited is None:
+        return False
+    start, end = scene.waited
+    return any(scene.may_use(cpu) and IDLE in shares(scene.timeline, cpu, start, end) for cpu in scene.lanes)
 
 
 def _upper(words: str) -> str:
