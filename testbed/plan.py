@@ -107,7 +107,7 @@ def plan(question: Question) -> Plan:
             not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
             continue
         for role, seed in _rounds(question, scenario, demand.clock):
-            specs.append(_spec(question, scenario, demand.clock, role, seed, len(specs)))
+            specs.append(run_spec(question, scenario, demand.clock, role, seed, len(specs)))
     return Plan(tuple(specs), tuple(not_run))
 
 
@@ -135,7 +135,8 @@ def _rounds(question: Question, scenario: Scenario, clock: Clock) -> Sequence[tu
     return [(role, seed) for seed in seeds for role in roles]
 
 
-def _spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
+def run_spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
+    """One run of a scenario, as the plan would have it."""
     # A reference gets the job that it would have as the candidate, so that the cache knows it.
     own = Reference(question.candidate, question.words, question.timeout_ms, question.files)
     other = question.reference if role is Role.REFERENCE else None

@@ -24,7 +24,7 @@ from testbed.image import load as load_image
 from testbed.report.events import Listener, StageEnded, StageStarted
 from testbed.spec import Clock
 from testbed.status import Status
-from testbed.trial import archives
+from testbed.trial import Inputs, archives
 from testbed.vm.guest import Boot, Guest
 from testbed.workload import files_of
 
@@ -88,7 +88,7 @@ def replay(
     image = image_of(case, runs)
     with tempfile.TemporaryDirectory(prefix="testbed-replay-") as name:
         work = Path(name)
-        inputs = inputs_of(case, runs, work)
+        inputs = inputs_of(case, runs, work).by_hash
         with ThreadPoolExecutor(jobs, thread_name_prefix="replay") as threads:
             try:
                 for found in threads.map(
@@ -101,17 +101,17 @@ def replay(
                 cancelled.set()
 
 
-def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Mapping[str, Path]:
-    """The archives that travelled with runs, by hash, made again from the case in the directory `work`.
+def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Inputs:
+    """The archives that travelled with runs, made again from the case in the directory `work`.
 
     Raises:
         DamagedCaseError: the case no longer has the bytes that were run.
     """
     reference = case.path / FOLDER
     other = load_artifact(reference) if (reference / ARTIFACT).is_file() else None
-    inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work, other).by_hash
+    inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work, other)
     for run in runs:
-        if run.spec.files not in inputs:
+        if run.spec.files not in inputs.by_hash:
             raise DamagedCaseError(
                 f"`{run.name}` ran with files {run.spec.files[:16]}, and the case's candidate gives others",
                 hint="a case is never edited; run the candidate again",

@@ -361,7 +361,7 @@ def parse(data: bytes, file: str) -> Scenario:
     """Check a scenario's bytes; `file` is how messages name it."""
     document = Document(data, file)
     scenario = document.model(Scenario)
-    for place, message, hint in _mistakes(scenario, Path(file).stem):
+    for place, message, hint in mistakes(scenario, Path(file).stem):
         raise document.error(place, message, hint)
     return scenario
 
@@ -369,8 +369,8 @@ def parse(data: bytes, file: str) -> Scenario:
 Mistake = tuple[tuple[str | int, ...], str, str]
 
 
-def _mistakes(scenario: Scenario, stem: str) -> Iterator[Mistake]:
-    """What a model of single values can't see."""
+def mistakes(scenario: Scenario, stem: str) -> Iterator[Mistake]:
+    """What a model of single values can't see: place, message, hint; `stem` is the name that it must have."""
     from testbed.judge.catalogue import CODES
 
     if scenario.name != stem:

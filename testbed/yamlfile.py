@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, SerializationInfo, ValidationError
 from pydantic_core import PydanticCustomError
 
 from testbed.errors import ScenarioError, UsageError
@@ -45,7 +45,18 @@ def duration_ms(value: object) -> int:
     return int(milliseconds)
 
 
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
+AS_WRITTEN = "as-written"
+"""Context of a dump that is to be a file again: durations in the words of its author."""
+
+
+def _duration_text(value: int, info: SerializationInfo) -> int | str:
+    """The inverse of `duration_ms` where a file is written; else milliseconds, as everywhere."""
+    if info.context != AS_WRITTEN:
+        return value
+    return f"{value}ms" if value % 1000 else f"{value // 1000}s"
+
+
+DurationMs = Annotated[int, BeforeValidator(duration_ms), PlainSerializer(_duration_text)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -167,6 +178,17 @@ class Document:
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*place, index)) for index, item in enumerate(node.value)]
         return _scalar(node, self.file)
+
+
+def plain(model: BaseModel) -> Any:
+    """A model as the data of a file that gives it again: what was left out stays out."""
+    return model.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True, context=AS_WRITTEN)
+
+
+def write(data: object) -> bytes:
+    """Plain data as a YAML file; what holds no other list or mapping stands on one line."""
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    return str(text).encode("utf-8")
 
 
 def read(path: Path) -> bytes:
