@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from testbed import topology
 from testbed.case import NotRun, PlannedRun
 from testbed.errors import ScenarioError, UsageError
-from testbed.policy import Policy
+from testbed.policy import Demand, Policy
 from testbed.scenario import CandidateKind, Scenario, job_text, wall_limit_s
 from testbed.spec import Clock, Role, RunSpec, Topology
 
@@ -106,8 +106,9 @@ def plan(question: Question) -> Plan:
         if reason:
             not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
             continue
-        for role, seed in _rounds(question, scenario, demand.clock):
-            specs.append(run_spec(question, scenario, demand.clock, role, seed, len(specs)))
+        asked = question if demand.seed is None else replace(question, machine=None)
+        for role, seed in _rounds(question, scenario, demand):
+            specs.append(run_spec(asked, scenario, demand.clock, role, seed, len(specs)))
     return Plan(tuple(specs), tuple(not_run))
 
 
@@ -125,10 +126,13 @@ def select(names: Iterable[str], pattern: str | None) -> frozenset[str]:
     return found
 
 
-def _rounds(question: Question, scenario: Scenario, clock: Clock) -> Sequence[tuple[Role, int]]:
+def _rounds(question: Question, scenario: Scenario, demand: Demand) -> Sequence[tuple[Role, int]]:
     """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`. A reference runs where there are figures."""
-    rounds = question.seeds if clock is Clock.SIM else question.policy.live_pairs
-    seeds = [FIRST_SEED + (number if clock is Clock.SIM else 0) for number in range(rounds)]
+    sim = demand.clock is Clock.SIM
+    rounds = question.seeds if sim else question.policy.live_pairs
+    seeds = [FIRST_SEED + (number if sim else 0) for number in range(rounds)]
+    if sim and demand.seed is not None:
+        seeds = [demand.seed]
     roles = [Role.CANDIDATE, Role.BASELINE]
     if question.reference is not None and scenario.figures:
         roles.append(Role.REFERENCE)

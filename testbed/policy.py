@@ -19,11 +19,17 @@ Reason = Annotated[str, StringConstraints(min_length=12, strip_whitespace=True)]
 
 
 class Demand(Model):
-    """A scenario under a clock, and whether the verdict needs it."""
+    """A scenario under a clock, and whether the verdict needs it.
+
+    Attributes:
+        seed: this one order of events (sim), and the scenario's own machine, whatever an option says; None: the
+            policy's `seeds`.
+    """
 
     name: Name
     clock: Clock
     required: bool
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     reason: Reason
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import baseline, cases, judge, policy, scenario
+from testbed import baseline, cases, judge, policy, regressions, scenario
 from testbed.build import Artifact, build, files_for_guest, guest_command
 from testbed.build.cache import cached_build
 from testbed.candidate import Candidate, Kind, read_candidate
@@ -48,6 +48,7 @@ from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 from testbed.vm.sim import command as sim_command
 from testbed.workload import SCHBENCH, Workload, bring, find_schbench
+from testbed.yamlfile import plain, write
 
 WORK_DIR = ".work"
 
@@ -69,6 +70,7 @@ class Request:
         seeds: orders of events in `sim`, in place of the policy's.
         schbench: a schbench to run in the place of ours.
         baseline: what figures are compared with: `eevdf`, a file, a program with its options, a case.
+        regressions: a file of runs that come first (testbed/regressions.py).
     """
 
     candidate: str | tuple[str, ...]
@@ -84,6 +86,7 @@ class Request:
     seeds: int | None = None
     schbench: Path | None = None
     baseline: str = baseline.EEVDF
+    regressions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,11 @@ def check(request: Request) -> None:
         UsageError: the policy, the pattern, the candidate or the baseline can't be meant.
         DamagedCaseError: the baseline is a case that is not what it was.
     """
-    demanded, _ = policy.load(request.policy)
+    own = read_candidate(request.candidate).sha256 if isinstance(request.candidate, str) else None
+    demanded, _, scenarios = _demanded(request, own)
     select([demand.name for demand in demanded.scenarios], request.pattern)
-    if isinstance(request.candidate, str):
-        read_candidate(request.candidate)
     baseline.check(request.baseline)
-    _schbench(request, demanded)
+    _schbench(request, demanded, scenarios)
     if request.out is not None:
         _need_empty(request.out)
 
@@ -142,11 +144,10 @@ def hold(request: Request, desk: Desk) -> Result:
         HostError: this machine can't do it; the case so far is kept and has no verdict.
     """
     started = time.monotonic()
-    demanded, policy_bytes = policy.load(request.policy)
-    scenarios = _scenarios(demanded)
-    known = {name: one for name, (one, _) in scenarios.items()}
     candidate = _read(request.candidate, desk.image)
-    runs_schbench, schbench = _schbench(request, demanded)
+    demanded, policy_bytes, scenarios = _demanded(request, candidate.sha256)
+    known = {name: one for name, (one, _) in scenarios.items()}
+    runs_schbench, schbench = _schbench(request, demanded, scenarios)
     live, clocks = _clocks(request.clock, demanded, desk)
     note = baseline.other_conditions(request.baseline, desk.image.id, demanded.name)
     with _reference(request, desk) as ready:
@@ -212,12 +213,12 @@ def _prepare(planned: Plan, desk: Desk, *, cached: bool) -> None:
 
 def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
     """`--dry-run`: the title and the pasteable command of every run that would be started."""
-    demanded, _ = policy.load(request.policy)
     candidate = _read(request.candidate, image)
+    demanded, _, scenarios = _demanded(request, candidate.sha256)
     clocks = frozenset({Clock(request.clock)} if request.clock in ("sim", "live") else {Clock.SIM})
     question = Question(
         policy=demanded,
-        scenarios={name: one for name, (one, _) in _scenarios(demanded).items()},
+        scenarios={name: one for name, (one, _) in scenarios.items()},
         candidate=candidate.sha256,
         words=("program", candidate.name) if candidate.kind is Kind.PROGRAM else ("object", "candidate.bpf.o"),
         timeout_ms=None,
@@ -284,6 +285,18 @@ def _read(candidate: str | tuple[str, ...], image: Image) -> Candidate:
     )
 
 
+def _demanded(request: Request, candidate: str | None) -> tuple[Policy, bytes, dict[str, tuple[Scenario, bytes]]]:
+    """The policy, with the runs that failed once before everything else, its bytes, and the scenarios that it names.
+
+    Raises:
+        UsageError: the policy or the regression file can't be meant.
+    """
+    given, data = policy.load(request.policy)
+    found = regressions.load(request.regressions) if request.regressions is not None else None
+    demanded, data, added = regressions.demanded(given, data, found, candidate)
+    return demanded, data, {**_scenarios(given), **{name: (one, write(plain(one))) for name, one in added.items()}}
+
+
 def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
     """The scenarios that a policy names, checked, with the bytes that go into the case."""
     folder = scenario.data_directory("scenarios")
@@ -296,14 +309,16 @@ def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
     return found
 
 
-def _schbench(request: Request, demanded: Policy) -> tuple[bool, Candidate | None]:
+def _schbench(
+    request: Request, demanded: Policy, scenarios: Mapping[str, tuple[Scenario, bytes]]
+) -> tuple[bool, Candidate | None]:
     """Whether a scenario that is to run has schbench, and the user's own if there is one.
 
     Raises:
         UsageError: it can't be used, or was given for nothing.
     """
     selected = select([demand.name for demand in demanded.scenarios], request.pattern)
-    needed = any(SCHBENCH in one.needs.programs for name, (one, _) in _scenarios(demanded).items() if name in selected)
+    needed = any(SCHBENCH in one.needs.programs for name, (one, _) in scenarios.items() if name in selected)
     if not needed and request.schbench is not None:
         raise UsageError(
             f"`--schbench {request.schbench}` is of no use: no scenario that is to run has schbench",

@@ -124,10 +124,15 @@ class Document:
 
     def _explain(self, kind: type[BaseModel], error: ValidationError) -> ScenarioError:
         """The first thing that the model refused, in the words of the file's author."""
-        # The first in the file is the one that the author sees first; unknown keys explain missing ones.
+        # The first in the file is the one that the author sees first; unknown keys explain missing ones, and what is
+        # wrong with the only item of a list explains that the list is too short.
         details = sorted(
             error.errors(include_url=False),
-            key=lambda one: (one["type"] != "extra_forbidden", self.line(self._place(one["loc"]))),
+            key=lambda one: (
+                one["type"] != "extra_forbidden",
+                one["type"] == "too_short",
+                self.line(self._place(one["loc"])),
+            ),
         )
         first = details[0]
         place = self._place(first["loc"])

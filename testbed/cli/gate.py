@@ -49,6 +49,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="instead of the configuration's")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
+    parser.add_argument(
+        "--regressions", type=Path, metavar="FILE", help="run these first, instead of the configuration's"
+    )
     parser.add_argument("--base-verdicts", type=Path, metavar="DIR|FILE", help="a gate of the base, to compare with")
     parser.add_argument("--fail-on", choices=["any", "regression"], default="any", help="default: any")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="judge every N-th candidate only, from the I-th on")
@@ -164,7 +167,7 @@ def _config(options: Options) -> tuple[Config, Path | None]:
 
 
 def _settings(options: Options, config: Config) -> Settings:
-    from testbed import policy
+    from testbed import policy, regressions
     from testbed.gate import session
     from testbed.plan import select
 
@@ -176,11 +179,14 @@ def _settings(options: Options, config: Config) -> Settings:
         seeds=options.seeds or config.seeds,
         jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
+        regressions=options.regressions or (Path(config.regressions) if config.regressions is not None else None),
         run_all=options.run_all,
         fail_on=options.fail_on,
         shard=options.shard,
     )
-    demanded, _ = policy.load(settings.policy)
+    given, data = policy.load(settings.policy)
+    found = regressions.load(settings.regressions) if settings.regressions is not None else None
+    demanded, _, _ = regressions.demanded(given, data, found, None)
     select([demand.name for demand in demanded.scenarios], settings.scenarios)
     return settings
 

@@ -69,6 +69,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
     parser.add_argument("--schbench", type=Path, metavar="FILE", help="run this schbench (default: on PATH, else ours)")
+    parser.add_argument("--regressions", type=Path, metavar="FILE", help="run these first (`testbed minimize --add`)")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
     parser.add_argument(
         "--topology", metavar="NAME", help="machine, instead of the scenarios' own (`testbed scenarios --topologies`)"
@@ -137,6 +138,7 @@ def run(options: Options) -> int:
         seeds=options.seeds,
         schbench=options.schbench,
         baseline=options.baseline,
+        regressions=options.regressions,
     )
     formats = parse_formats(options.format)
     trial.check(request)

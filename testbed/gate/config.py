@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from testbed import policy
+from testbed import policy, regressions
 from testbed.errors import UsageError
 from testbed.plan import select
 from testbed.spec import Model
@@ -30,6 +30,7 @@ class Config(Model):
         clock: as `--clock`; None is the default of `testbed run`.
         cpus: as `--cpus`.
         seeds: as `--seeds`.
+        regressions: file of runs that come first.
         kernels: reserved for images with several kernels.
     """
 
@@ -41,6 +42,7 @@ class Config(Model):
     clock: Literal["sim", "live", "both"] | None = None
     cpus: int | None = Field(default=None, ge=1, le=64)
     seeds: int | None = Field(default=None, ge=1, le=1000)
+    regressions: str | None = None
     kernels: tuple[str, ...] = ()
 
 
@@ -64,11 +66,17 @@ def parse(data: bytes, path: Path) -> Config:
     config = document.model(Config)
     for place, message, hint in _mistakes(config):
         raise document.error(place, message, hint)
-    config = config.model_copy(update={"policy": _policy_from(config.policy, path.parent)})
+    kept = str(path.parent / config.regressions) if config.regressions is not None else None
+    config = config.model_copy(update={"policy": _policy_from(config.policy, path.parent), "regressions": kept})
     try:
-        demanded, _ = policy.load(config.policy)
+        given, raw = policy.load(config.policy)
     except UsageError as error:
         raise document.error(("policy",), error.message, error.hint) from None
+    try:
+        found = regressions.load(Path(kept)) if kept is not None else None
+    except UsageError as error:
+        raise document.error(("regressions",), error.message, error.hint) from None
+    demanded, _, _ = regressions.demanded(given, raw, found, None)
     try:
         select([demand.name for demand in demanded.scenarios], config.scenarios)
     except UsageError as error:

@@ -101,6 +101,7 @@ class Asked(Model):
     clock: str | None
     cpus: int | None
     seeds: int | None
+    regressions: str = Field(default="", description="sha256 of the file of runs that come first; empty: there is none")
     image: ImageFacts | None = None
     judge: int = Field(description="version of the judging rules")
     testbed: str

@@ -27,6 +27,7 @@ from testbed.status import Status
 from testbed.topology import wanted
 from testbed.trial import Request, Result
 from testbed.verdict import ImageFacts, Outcome
+from testbed.yamlfile import read
 
 CASES_DIR = "cases"
 LOCK_FILE = ".lock"
@@ -47,6 +48,7 @@ class Settings:
     clock: str | None = None
     cpus: int | None = None
     seeds: int | None = None
+    regressions: Path | None = None
     jobs: int = 1
     cache: bool = True
     run_all: bool = False
@@ -90,6 +92,7 @@ class Session:
             clock=self.settings.clock,
             cpus=self.settings.cpus,
             seeds=self.settings.seeds,
+            regressions=sha256(read(self.settings.regressions)) if self.settings.regressions is not None else "",
             image=self.image,
             judge=judge.VERSION,
             testbed=__version__,
@@ -195,6 +198,7 @@ class Session:
             out=case,
             cache=settings.cache,
             seeds=settings.seeds,
+            regressions=settings.regressions,
         )
 
     def _new_case(self, index: int, entry: Entry) -> Path:

@@ -228,6 +228,8 @@ def _settings(root: Path, config: Config, config_file: Path | None) -> set[str]:
     files = [config_file] if config_file is not None else []
     if configs.is_file(config.policy):
         files.append(Path(config.policy))
+    if config.regressions is not None:
+        files.append(Path(config.regressions))
     return {_below(root, file) for file in files}
 
 

@@ -322,7 +322,7 @@ def _live_collapse(
 
 def _missing(case: Case, demand: Demand, policy: Policy, seeds: set[int], *, built: bool) -> str:
     """Why a demanded part did not run, or not often enough; empty if it did."""
-    wanted = policy.seeds if demand.clock is Clock.SIM else 1
+    wanted = policy.seeds if demand.clock is Clock.SIM and demand.seed is None else 1
     if len(seeds) >= wanted:
         return ""
     if not built:

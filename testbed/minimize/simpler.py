@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from testbed.case import canonical_json
-from testbed.scenario import CandidateKind, Hold, Scenario, Start, Step, effective_timeout_ms, hold_ms, mistakes
+from testbed.scenario import CandidateKind, Hold, Needs, Scenario, Start, Step, effective_timeout_ms, hold_ms, mistakes
 from testbed.scenario import virtual_limit_ms as limit_ms
 from testbed.spec import Topology
 from testbed.yamlfile import plain, write
@@ -269,9 +270,11 @@ def _changed(setup: Setup, what: str, **update: Any) -> Iterator[Simpler]:
     """The simplification, if it is one and gives a valid scenario."""
     changed = setup.scenario.model_copy(update=update)
     names = {*changed.loads(), *changed.programs(), *changed.windows()}
+    used = {Path(program.argv[0]).name for program in changed.programs().values()}
     # A figure of what is gone can't be told; whether the failure needed it the trial shows.
     changed = changed.model_copy(
         update={
+            "needs": Needs(programs=tuple(name for name in changed.needs.programs if name in used)),
             "checks": tuple(one for one in changed.checks if one.load in names),
             "figures": tuple(one for one in changed.figures if one.name.partition(".")[0] in names),
         }
