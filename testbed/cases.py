@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from testbed.case import CASE_FILE, VERDICT_FILE
 from testbed.errors import UsageError
 
 KEEP_FILE = ".keep"
+LOCK_FILE = ".lock"
 DAY_S = 86_400.0
 
 
@@ -80,6 +83,32 @@ def prune(older_than_days: float, *, dry_run: bool) -> Iterable[Summary]:
     if not dry_run and directory().is_dir():
         for left in directory().glob(".*.removed"):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path, what: str) -> Iterator[None]:
+    """Hold a directory of several cases; a second one in it is refused, those in different ones don't know each other.
+
+    Args:
+        directory: made if it is not there.
+        what: `gate` or `corpus`, for the message.
+
+    Raises:
+        UsageError: it can't be made, or somebody is at work in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"`--out {directory}` can't be made: {(error.strerror or '').lower()}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another {what} is at work in `{directory}`", hint="name another directory") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _empty_case(path: Path) -> bool:

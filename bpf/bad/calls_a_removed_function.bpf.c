@@ -6,6 +6,7 @@
  * weakly for older kernels, so it compiles; without bpf_ksym_exists() before the
  * call the kernel does not load it.
  *
+ * class: load-failure
  * expect: reject verifier-rejected
  * lint: lint-missing-kfunc
  */

@@ -6,6 +6,7 @@
  * lock-up detector, and so no watchdog speaks; but most of the machine's time is
  * spent in the scheduler. Only a comparison of the work done shows it.
  *
+ * class: throughput
  * expect: reject crawl,no-progress,throughput-collapse,latency-collapse,canary-starved
  * lint: lint-long-loop
  */

@@ -6,6 +6,7 @@
  * Decisions are good and quick, waits are short, but the tasks get a quarter of the
  * CPU that they seem to have.
  *
+ * class: throughput
  * expect: reject crawl,throughput-collapse,latency-collapse
  * lint: lint-long-loop
  */

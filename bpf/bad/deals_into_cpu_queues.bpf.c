@@ -5,6 +5,7 @@
  * Failure mode: a pinned task that is dealt to the queue of a CPU it may not use
  * waits there for ever: that CPU can't take it, and no other looks.
  *
+ * class: affinity
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
  * lint: lint-affinity-ignored
  */

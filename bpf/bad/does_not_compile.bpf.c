@@ -4,6 +4,7 @@
  *
  * Failure mode: the compiler's, with a line and a column.
  *
+ * class: load-failure
  * expect: reject compile-error
  */
 #include <scx/common.bpf.h>

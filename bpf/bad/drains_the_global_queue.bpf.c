@@ -6,6 +6,7 @@
  * Whoever gives it to scx_bpf_dsq_move_to_local() names a queue that the kernel
  * does not know as the scheduler's, and is ejected at the first dispatch.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-builtin-queue
  */

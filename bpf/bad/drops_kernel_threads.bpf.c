@@ -7,6 +7,7 @@
  * the machine dies slowly without them. Even the kernel's own watchdog is a work
  * item, so its back-up in the timer tick may be the one that speaks.
  *
+ * class: kernel-threads
  * expect: reject runnable-task-stall,kworker-starved,rcu-stall
  * lint: lint-lost-task,lint-no-wakeup
  */

@@ -7,6 +7,7 @@
  * ever, everybody else runs well. By thread group, so that nobody can tell from the
  * name which one it hits.
  *
+ * class: lost-task
  * expect: reject runnable-task-stall,task-starved,canary-starved
  * lint: lint-lost-task,lint-no-wakeup
  */

@@ -5,6 +5,7 @@
  * Failure mode: an assertion of the scheduler's own, scx_bpf_error(), that holds in
  * a short test and not in a longer one.
  *
+ * class: exit-path
  * expect: reject self-ejected
  * lint: lint-no-wakeup
  */

@@ -6,6 +6,7 @@
  * idle beside it. Pinned tasks get their own CPU, so nobody ever stalls and the
  * kernel's watchdog has nothing to say.
  *
+ * class: idle-cpu
  * expect: reject idle-while-runnable,crawl,throughput-collapse,latency-collapse
  */
 #include <scx/common.bpf.h>

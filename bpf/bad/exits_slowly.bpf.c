@@ -6,6 +6,7 @@
  * state stays "disabling", nobody can attach another scheduler, and who asked for
  * the detach waits in the kernel where no signal reaches it.
  *
+ * class: exit-path
  * expect: reject slow-detach,detach-failed,unhealthy-after-detach,soft-lockup,hung-task
  * lint: lint-exit-unrecorded,lint-long-loop
  */

@@ -6,6 +6,7 @@
  * Everybody else is served newest first, and the oldest of them starves. Tests
  * that use the names on the list are content.
  *
+ * class: integrity
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
  * lint: lint-by-name,lint-newest-first
  */

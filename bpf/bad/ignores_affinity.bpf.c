@@ -5,6 +5,7 @@
  * Failure mode: SCX_DSQ_LOCAL_ON for a CPU that the task may not use. The kernel
  * ejects the scheduler at the first pinned task that is dealt to the wrong CPU.
  *
+ * class: affinity
  * expect: reject scheduler-error
  * lint: lint-affinity-ignored
  */

@@ -5,6 +5,7 @@
  * Failure mode: SCX_SLICE_INF without preemption. A CPU hog keeps its CPU for good;
  * whoever waits behind it waits for ever, and who is pinned to that CPU has no other.
  *
+ * class: slice
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
  * lint: lint-infinite-slice
  */

@@ -5,6 +5,7 @@
  * Failure mode: ops.init() returns an error. The attach call itself succeeds all
  * the same; only the exit record and the state tell that nobody is in charge.
  *
+ * class: init-failure
  * expect: reject init-failed
  * lint: lint-init-fails
  */

@@ -5,6 +5,7 @@
  * Failure mode: creating a queue may sleep, and ops.init() was not declared with
  * BPF_STRUCT_OPS_SLEEPABLE(). It compiles, and the kernel does not load it.
  *
+ * class: load-failure
  * expect: reject lint-sleepable,verifier-rejected
  * lint: lint-sleepable
  */

@@ -5,6 +5,7 @@
  * Failure mode: a table of sixteen entries, one for each task. Attaching begins
  * well and ends at the seventeenth task with -E2BIG from ops.init_task().
  *
+ * class: init-failure
  * expect: reject init-failed
  */
 #include <scx/common.bpf.h>

@@ -6,6 +6,7 @@
  * because the return is missing, into the global one too. The kernel ejects
  * whoever inserts a task that waits already.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-double-insert
  */

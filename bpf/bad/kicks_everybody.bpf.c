@@ -6,6 +6,7 @@
  * preempted are queued again, and preempt every CPU: the machine is busy with
  * itself.
  *
+ * class: throughput
  * expect: reject crawl,no-progress,throughput-collapse,latency-collapse,canary-starved,task-starved,runnable-task-stall,kworker-starved,soft-lockup,rcu-stall,machine-locked-up
  * lint: lint-kicks-everybody
  */

@@ -6,6 +6,7 @@
  * sends SIGKILL to whoever is about to end the machine in good order. No scheduler
  * needs bpf_send_signal().
  *
+ * class: integrity
  * expect: reject forbidden-helper,tampering
  */
 #include <scx/common.bpf.h>

@@ -5,6 +5,7 @@
  * Failure mode: a stack instead of a queue. As long as tasks keep arriving, the
  * one at the bottom never runs; two CPU hogs that change places are enough.
  *
+ * class: starvation
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
  * lint: lint-newest-first
  */

@@ -6,6 +6,7 @@
  * patience (each run starts it anew), but beside CPU hogs a task that wakes up waits
  * for seconds.
  *
+ * class: slice
  * expect: reject canary-starved,task-starved,kworker-starved,latency-collapse,runnable-task-stall
  * lint: lint-long-slice
  */

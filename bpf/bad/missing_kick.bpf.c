@@ -7,6 +7,7 @@
  * else happens to wake it: idle CPUs beside queued work, waits that end by chance, and
  * on a quiet machine a stall.
  *
+ * class: idle-cpu
  * expect: reject idle-while-runnable,runnable-task-stall,task-starved,canary-starved,latency-collapse
  * lint: lint-no-wakeup
  */

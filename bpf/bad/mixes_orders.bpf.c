@@ -6,6 +6,7 @@
  * first out. As soon as a task of one kind meets one of the other in the queue
  * the kernel ejects the scheduler.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-mixed-order
  */

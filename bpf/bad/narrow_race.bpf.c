@@ -11,6 +11,7 @@
  * One order of events says nothing about it: seed 0, the undisturbed machine, is fine,
  * and about one seed in fifteen loses a task (seed 9 of the first fourteen).
  *
+ * class: race
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
  * seeds: 30 of first-look
  */

@@ -5,6 +5,7 @@
  * Failure mode: a queue id that nobody created. The verifier can't know; the kernel
  * ejects the scheduler at the first insertion.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-unknown-queue
  */

@@ -6,6 +6,7 @@
  * scx_bpf_dsq_insert() and scx_bpf_dsq_move_to_local(), and the old names are gone
  * from the headers. (A testbed that maps the old names will find nothing wrong with it.)
  *
+ * class: load-failure
  * expect: reject compile-error
  */
 #include <scx/common.bpf.h>

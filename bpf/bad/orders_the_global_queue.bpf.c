@@ -5,6 +5,7 @@
  * Failure mode: built-in queues know no order. The kernel ejects the scheduler at
  * the first insertion by vtime.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-vtime-builtin
  */

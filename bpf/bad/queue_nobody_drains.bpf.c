@@ -6,6 +6,7 @@
  * dispatch only knows the active one. Light loads work well; the first CPU hog that
  * has to share its CPU is gone for ever.
  *
+ * class: lost-task
  * expect: reject runnable-task-stall,task-starved,crawl
  * lint: lint-undrained-queue
  */

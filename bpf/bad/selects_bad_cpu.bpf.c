@@ -5,6 +5,7 @@
  * Failure mode: scx_bpf_pick_idle_cpu() returns -EBUSY when no CPU is idle, and
  * ops.select_cpu() returns that number. Fine as long as the machine has room.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-unchecked-cpu
  */

@@ -5,6 +5,7 @@
  * Failure mode: some processes are forgotten, and so that nobody complains the
  * kernel's watchdog is asked to wait for 25 seconds before it does.
  *
+ * class: lost-task
  * expect: reject task-starved,canary-starved,runnable-task-stall,kworker-starved
  * lint: lint-long-timeout,lint-lost-task
  */

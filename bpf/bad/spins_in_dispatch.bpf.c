@@ -7,6 +7,7 @@
  * tick and no soft lock-up detector on that CPU, and the others stop as soon as they
  * want its lock.
  *
+ * class: lockup
  * expect: reject machine-locked-up,hard-lockup,soft-lockup,rcu-stall,runnable-task-stall,hung-task
  * lint: lint-long-loop
  */

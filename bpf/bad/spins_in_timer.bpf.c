@@ -6,6 +6,7 @@
  * scheduled, and this one stays for a minute. Interrupts are on, so the soft lock-up
  * detector can see it, and everybody on that CPU waits.
  *
+ * class: lockup
  * expect: reject soft-lockup,machine-locked-up,rcu-stall,runnable-task-stall,canary-starved,task-starved
  * lint: lint-long-loop
  */

@@ -6,6 +6,7 @@
  * only when it has not done so for more than a second, and then for a moment. Each
  * wait ends before the kernel's watchdog loses patience.
  *
+ * class: latency
  * expect: reject canary-starved,task-starved,kworker-starved,latency-collapse,runnable-task-stall
  */
 #include <scx/common.bpf.h>

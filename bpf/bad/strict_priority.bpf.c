@@ -5,6 +5,7 @@
  * Failure mode: no ageing. As long as enough tasks of a better priority want to
  * run, a worse one never does; CPU hogs at nice 0 are enough to bury nice 10.
  *
+ * class: starvation
  * expect: reject runnable-task-stall,task-starved,canary-starved
  * lint: lint-strict-priority
  */

@@ -6,6 +6,7 @@
  * unless SCX_OPS_KEEP_BUILTIN_IDLE is set. The first scx_bpf_pick_idle_cpu()
  * afterwards ejects the scheduler.
  *
+ * class: runtime-error
  * expect: reject scheduler-error
  * lint: lint-idle-tracking-off
  */

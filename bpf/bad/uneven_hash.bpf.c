@@ -7,6 +7,7 @@
  * busy and everybody has a turn, so no watchdog, no latency and no throughput
  * shows it; one of four equal users of the machine gets three times the work done.
  *
+ * class: unfair
  * expect: reject unfair-share,idle-while-runnable,throughput-collapse
  */
 #include <scx/common.bpf.h>

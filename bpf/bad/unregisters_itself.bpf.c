@@ -6,6 +6,7 @@
  * from then on another scheduler was measured: whatever this one claims after its
  * first second is the default scheduler's merit.
  *
+ * class: exit-path
  * expect: reject self-ejected,unregistered-itself
  * lint: lint-no-wakeup
  */

@@ -5,6 +5,7 @@
  * Failure mode: `prev` in ops.dispatch() is NULL when the CPU was idle. It compiles;
  * the verifier refuses the unchecked access, and the cure is one `if (prev)`.
  *
+ * class: load-failure
  * expect: reject verifier-rejected
  */
 #include <scx/common.bpf.h>

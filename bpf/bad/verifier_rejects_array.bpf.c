@@ -5,6 +5,7 @@
  * Failure mode: a table for 64 CPUs, indexed with whatever CPU comes. The verifier
  * wants to see the bound.
  *
+ * class: load-failure
  * expect: reject verifier-rejected
  */
 #include <scx/common.bpf.h>

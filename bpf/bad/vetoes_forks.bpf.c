@@ -6,6 +6,7 @@
  * full ops.init_task() fails, and with it every fork() on the machine; the scheduler
  * itself stays enabled and schedules what is left.
  *
+ * class: fork-or-cgroup
  * expect: reject fork-vetoed,unhealthy-after-detach
  * lint: lint-map-grows
  */

@@ -6,6 +6,7 @@
  * that CPU. What wakes up piles up on CPU 0, however many CPUs idle beside it;
  * pinned tasks get their own CPU, so nothing stalls.
  *
+ * class: idle-cpu
  * expect: reject idle-while-runnable,crawl,throughput-collapse,latency-collapse,canary-starved,task-starved
  * lint: lint-one-cpu
  */

@@ -6,6 +6,7 @@
  * and there is none. The attach call succeeds; the kernel ejects the scheduler
  * while it attaches.
  *
+ * class: init-failure
  * expect: reject lint-flags,init-failed,scheduler-error
  * lint: lint-flags
  */

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from testbed import __version__, judge, policy
+from testbed import __version__, cases, judge, policy
 from testbed.case import canonical_json
 from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.gate import document as documents
@@ -30,7 +28,6 @@ from testbed.verdict import ImageFacts, Outcome
 from testbed.yamlfile import read
 
 CASES_DIR = "cases"
-LOCK_FILE = ".lock"
 _STATUS = {Outcome.PASS: Status.PASS, Outcome.REJECT: Status.FAIL, Outcome.INCONCLUSIVE: Status.ERROR}
 
 
@@ -98,7 +95,7 @@ class Session:
             testbed=__version__,
             fail_on=self.settings.fail_on,
         )
-        with _exclusive(self.directory):
+        with cases.exclusive(self.directory, "gate"):
             return self._run()
 
     @property
@@ -131,7 +128,7 @@ class Session:
         own = mine([index for index, one in enumerate(self.survey.found) if one.changed], self.settings.shard)
         entries = [self._entry(one, mine=index in own) for index, one in enumerate(self.survey.found)]
         if not (self.directory / documents.FILE).exists():
-            if any(name.name != LOCK_FILE for name in self.directory.iterdir()):
+            if any(name.name != cases.LOCK_FILE for name in self.directory.iterdir()):
                 raise UsageError(f"`--out {self.directory}` exists and holds no gate", hint="name a new directory")
             return entries
         earlier = documents.read(self.directory)
@@ -240,21 +237,3 @@ def _word(name: str, root: Path) -> str:
     """The policy as somebody who stands in the repository would name it."""
     path = Path(name)
     return os.path.relpath(path, root) if path.is_absolute() and path.is_relative_to(root) else name
-
-
-@contextlib.contextmanager
-def _exclusive(directory: Path) -> Iterator[None]:
-    """Hold a directory; a second gate in the same one is refused, gates in different ones don't know each other."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(f"`--out {directory}` can't be made: {(error.strerror or '').lower()}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another gate is at work in `{directory}`", hint="name another directory") from None
-        yield
-    finally:
-        os.close(handle)

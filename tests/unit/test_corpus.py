@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.judge.catalogue import ALL
+from testbed.corpus import Header, header
 from testbed.lint.texts import RULES
 
 BPF = Path(__file__).resolve().parents[2] / "bpf"
@@ -18,35 +18,19 @@ PROGRAMS = sorted(path for path in BPF.glob("bad/*") if path.is_dir())
 SCHEDULERS = [*GOOD, *BAD]
 
 SPDX = "// SPDX-License-Identifier: GPL-2.0-only\n"
-HEADER = re.compile(r"\A// SPDX-License-Identifier: GPL-2\.0-only\n/\*\n(?P<text>( \*.*\n)+?) \*/\n")
-EXPECT = re.compile(r"^ \* expect: (?P<verdict>pass|reject)(?: (?P<codes>[a-z-]+(?:,[a-z-]+)*))?$", re.MULTILINE)
-
-
-LINT = re.compile(r"^ \* lint: (?P<codes>[a-z0-9-]+(?:,[a-z0-9-]+)*)$", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
     return path.name.removesuffix(".bpf.c")
 
 
-def header_of(path: Path) -> str:
-    found = HEADER.match(path.read_text())
-    assert found, f"{path.name}: no SPDX line followed by one comment"
-    return found["text"]
-
-
-def expectation_of(path: Path) -> tuple[str, list[str]]:
-    found = EXPECT.findall(header_of(path))
-    assert len(found) == 1, f"{path.name}: expected one `expect:` line, found {len(found)}"
-    verdict, codes = found[0]
-    return verdict, codes.split(",") if codes else []
+def header_of(path: Path) -> Header:
+    return header.read(path, good=path in GOOD)
 
 
 def lint_of(path: Path) -> list[str]:
     """What the lint must find, exactly."""
-    found = LINT.findall(header_of(path))
-    assert len(found) <= 1, f"{path.name}: several `lint:` lines"
-    return found[0].split(",") if found else []
+    return list(header_of(path).lint)
 
 
 def main_source(program: Path) -> Path:
@@ -54,8 +38,8 @@ def main_source(program: Path) -> Path:
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
-    assert len(GOOD) >= 5
-    assert len(BAD) >= 14
+    assert len(GOOD) >= 7
+    assert len(BAD) >= 40
     assert PROGRAMS
 
 
@@ -65,31 +49,15 @@ def test_names_are_unique_over_both_folders() -> None:
 
 
 @pytest.mark.parametrize("path", [*SCHEDULERS, *map(main_source, PROGRAMS)], ids=lambda path: path.name)
-def test_the_header_begins_with_the_name(path: Path) -> None:
-    name = name_of(path).removesuffix(".c")
-    assert re.match(rf" \* {re.escape(name)}: \S.*\.\n \*\n", header_of(path))
-
-
-@pytest.mark.parametrize("path", GOOD, ids=name_of)
-def test_a_good_scheduler_is_expected_to_pass(path: Path) -> None:
-    assert expectation_of(path) == ("pass", [])
-
-
-@pytest.mark.parametrize("path", [*BAD, *map(main_source, PROGRAMS)], ids=lambda path: path.name)
-def test_a_bad_scheduler_tells_its_failure_mode_and_known_codes(path: Path) -> None:
-    verdict, codes = expectation_of(path)
-    assert verdict == "reject"
-    assert codes
-    assert len(set(codes)) == len(codes)
-    assert set(codes) <= set(ALL), f"unknown: {sorted(set(codes) - set(ALL))}"
-    assert "\n * Failure mode: " in header_of(path)
+def test_the_header_can_be_read_and_names_codes_for_a_bad_one(path: Path) -> None:
+    found = header_of(path)
+    assert bool(found.codes) == (path not in GOOD)
 
 
 @pytest.mark.parametrize("path", SCHEDULERS, ids=name_of)
-def test_the_lint_line_names_known_rules_and_no_good_scheduler_has_one(path: Path) -> None:
+def test_the_lint_line_is_in_order_and_no_good_scheduler_has_one(path: Path) -> None:
     codes = lint_of(path)
-    assert codes == sorted(set(codes))
-    assert set(codes) <= set(RULES)
+    assert codes == sorted(codes)
     assert not (codes and path in GOOD)
 
 

@@ -10,6 +10,7 @@
  * Then it attaches a scheduler that stalls. Each attempt is told on stdout, honestly:
  * `forger: NAME: got in` or `forger: NAME: ERROR`.
  *
+ * class: integrity
  * expect: reject tampering,runnable-task-stall,machine-locked-up
  */
 #define _GNU_SOURCE

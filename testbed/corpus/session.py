@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corpus at work: a scheduler after the other, what is known so far always on the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed import __version__, cases, judge, policy
+from testbed.candidate import Candidate, read_candidate
+from testbed.case import VERDICT_FILE, DamagedCaseError, canonical_json, read_model, write_model
+from testbed.corpus import document as documents
+from testbed.corpus.document import Asked, Document, Result, Row, conclude, judged
+from testbed.corpus.header import POLICIES, Header
+from testbed.corpus.members import Member, build_program
+from testbed.errors import Interrupted, TestbedError, UsageError
+from testbed.image import Image, schedulers
+from testbed.report.events import Listener, StageEnded, StageStarted
+from testbed.scenario import data_directory
+from testbed.spec import Topology, sha256
+from testbed.status import Status
+from testbed.topology import preset
+from testbed.trial import Request, image_facts
+from testbed.trial import Result as Held
+from testbed.verdict import Outcome, Verdict
+
+PROGRAMS_DIR = "programs"
+_STATUS = {
+    Result.NAMED: Status.PASS,
+    Result.PASSED: Status.PASS,
+    Result.OTHERWISE: Status.FAIL,
+    Result.MISSED: Status.FAIL,
+    Result.FALSE_ALARM: Status.FAIL,
+    Result.UNCLEAR: Status.ERROR,
+    Result.NOT_RUN: Status.MISS,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked; names are those of `testbed run`.
+
+    Attributes:
+        machines: each scheduler runs on each of them; one whose header names its machine, on that one only.
+        only: words of which a name holds one; none: everybody.
+    """
+
+    policy: str = "default"
+    seeds: int | None = None
+    machines: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    jobs: int = 1
+    cache: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scheduler on one machine, as a question."""
+
+    member: Member
+    policy: str
+    machine_name: str
+    machine: Topology | None
+    seeds: int | None
+
+    @property
+    def row(self) -> Row:
+        """The row before anything ran."""
+        header = self.member.header
+        return Row(
+            name=self.member.name,
+            origin=self.member.origin,
+            good=self.member.good,
+            failure_class=header.failure_class,
+            machine=self.machine_name,
+            policy=self.policy,
+            scenario=header.scenario,
+            seeds=self.seeds,
+            needs=header.needs,
+            expected=header.codes,
+        )
+
+
+def tasks(members: Sequence[Member], settings: Settings) -> list[Task]:
+    """Everything that is to be asked.
+
+    Raises:
+        UsageError: no such policy or machine, or nobody whose name holds one of the words.
+    """
+    policy.load(settings.policy)
+    given = [(name, preset(name)) for name in settings.machines]
+    found = []
+    for member in members:
+        if settings.only and not any(word in member.name for word in settings.only):
+            continue
+        own = member.header.machine
+        machines: Sequence[tuple[str, Topology | None]] = [own] if own is not None else given or [("", None)]
+        word = policy_for(settings.policy, member.header)
+        seeds = settings.seeds if settings.seeds is not None else member.header.seeds
+        found += [Task(member, word, name, machine, seeds) for name, machine in machines]
+    if not found:
+        raise UsageError(f"no scheduler of the corpus has {' or '.join(f'`{word}`' for word in settings.only)} in it")
+    return found
+
+
+def policy_for(asked: str, header: Header) -> str:
+    """The asked policy, or the least above it that can see the fault of a scheduler, if one can."""
+    if asked not in POLICIES:
+        return asked
+    least = max(POLICIES.index(asked), POLICIES.index(header.policy) if header.policy else 0)
+    for word in POLICIES[least:] if header.scenario else ():
+        if any(demand.name == header.scenario for demand in policy.load(word)[0].scenarios):
+            return word
+    return POLICIES[least]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task with its row so far; what is to be judged has a name for its case, `stem`."""
+
+    task: Task
+    row: Row
+    words: str | tuple[str, ...] = ()
+    stem: str = ""
+
+
+@dataclass
+class Session:
+    """The corpus, judged.
+
+    Attributes:
+        directory: of the cases; what was judged there before is read.
+        trial: judges one candidate.
+        stop: set by whoever wants it to end.
+    """
+
+    tasks: Sequence[Task]
+    settings: Settings
+    directory: Path
+    image: Image
+    trial: Callable[[Request], Held]
+    listener: Listener
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> Document:
+        """Judge what is not judged yet.
+
+        Raises:
+            UsageError: the directory is another's.
+            HostError: the document can't be written.
+        """
+        with cases.exclusive(self.directory, "corpus"):
+            elapsed = self._elapsed()
+            asked = [self._ask(task, elapsed) for task in self.tasks]
+            rows = [one.row for one in asked]
+            todo = [index for index, one in enumerate(asked) if one.stem]
+            self._write(rows, interrupted=bool(todo))  # so that a killed tool leaves the truth
+            for done, index in enumerate(todo, start=1):
+                if self.stop.is_set():
+                    break
+                rows[index] = self._judge(asked[index], f"{done} of {len(todo)}")
+                self._write(rows, interrupted=done < len(todo))
+            return self._write(rows, interrupted=self.stop.is_set())
+
+    def _elapsed(self) -> dict[str, float]:
+        """How long each case took when it was made."""
+        if not (self.directory / documents.FILE).is_file():
+            if any(path.name != cases.LOCK_FILE for path in self.directory.iterdir()):
+                raise UsageError(f"`--out {self.directory}` exists and holds no corpus", hint="name a new directory")
+            return {}
+        return {row.case: row.elapsed_s for row in documents.read(self.directory).rows if row.case}
+
+    def _ask(self, task: Task, elapsed: dict[str, float]) -> _Asked:
+        """A task with its candidate: answered by a case that is there, or to be judged."""
+        row = task.row
+        try:
+            words, candidate = self._candidate(task.member)
+        except (TestbedError, OSError) as error:
+            missing = task.member.optional and isinstance(error, UsageError)
+            return _Asked(task, _failed(row, error, Result.NOT_RUN if missing else Result.UNCLEAR))
+        row = row.model_copy(update={"sha256": candidate.sha256})
+        stem = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', task.member.name)}-{self._key(task, candidate)}"
+        for case in sorted(self.directory.glob(f"{stem}*")):
+            if (verdict := _verdict_of(case)) is not None:
+                return _Asked(task, _filled(task, row, case, verdict, elapsed.get(case.name, 0.0)))
+        return _Asked(task, row, words, stem)
+
+    def _judge(self, asked: _Asked, progress: str) -> Row:
+        """One row, as it was if the user ended it."""
+        started = time.monotonic()
+        row = asked.row
+        place = f" on {row.machine}" if row.machine else ""
+        stage, title = f"corpus/{progress}", f"{row.name}{place} ({progress})"
+        self.listener(StageStarted(stage=stage, title=title))
+        try:
+            row = self._held(asked)
+        except Interrupted:
+            return row
+        except (TestbedError, OSError) as error:
+            row = _failed(row, error, Result.UNCLEAR)
+        self.listener(
+            StageEnded(
+                stage=stage,
+                title=title,
+                status=_STATUS[row.result],
+                elapsed_s=time.monotonic() - started,
+                summary=": ".join(filter(None, [str(row.result), row.reason or ", ".join(row.codes)])),
+            )
+        )
+        return row
+
+    def _held(self, asked: _Asked) -> Row:
+        names = [asked.stem, *(f"{asked.stem}-{again}" for again in range(2, 10_000))]
+        # What an interrupted call left stays beside it.
+        case = next(self.directory / name for name in names if not os.path.lexists(self.directory / name))
+        held = self.trial(
+            Request(
+                candidate=asked.words,
+                policy=asked.task.policy,
+                clock="sim",
+                pattern=asked.task.member.header.scenario or None,
+                machine=asked.task.machine,
+                jobs=self.settings.jobs,
+                out=case,
+                cache=self.settings.cache,
+                seeds=asked.task.seeds,
+            )
+        )
+        if self.stop.is_set() and held.verdict.exit_code not in (0, 1):
+            raise Interrupted("interrupted")
+        return _filled(asked.task, asked.row, case, held.verdict, round(held.elapsed_s, 1))
+
+    def _candidate(self, member: Member) -> tuple[str | tuple[str, ...], Candidate]:
+        words: str | tuple[str, ...] = member.words if member.file is None else str(member.file)
+        if member.builds and member.file is not None:
+            out = self.directory / PROGRAMS_DIR / member.name
+            out.mkdir(parents=True, exist_ok=True)
+            words = (str(build_program(member.file, self.image, out)),)
+        examples = self.image.examples / "bin"
+        return words, read_candidate(
+            words, examples=examples, examples_root=self.image.builder, schedulers=schedulers.directory()
+        )
+
+    def _key(self, task: Task, candidate: Candidate) -> str:
+        """Hash of everything that a verdict depends on: a case that answers another question is not read."""
+        demanded, data = policy.load(task.policy)
+        folder = data_directory("scenarios")
+        files = [folder / f"{name}.yaml" for name in sorted({demand.name for demand in demanded.scenarios})]
+        question = [
+            candidate.sha256,
+            sha256(data),
+            [sha256(file.read_bytes()) for file in files],
+            task.member.header.scenario,
+            task.machine.model_dump(mode="json") if task.machine is not None else None,
+            task.seeds,
+            self.image.id,
+            judge.VERSION,
+            __version__,
+        ]
+        return sha256(canonical_json(question))[:12]
+
+    def _write(self, rows: Sequence[Row], *, interrupted: bool) -> Document:
+        settings = self.settings
+        asked = Asked(policy=settings.policy, seeds=settings.seeds, machines=settings.machines, only=settings.only)
+        image = image_facts(self.image)
+        document = conclude(rows, asked, image, judge.VERSION, __version__, interrupted=interrupted)
+        write_model(self.directory / documents.FILE, document)
+        return document
+
+
+def _filled(task: Task, row: Row, case: Path, verdict: Verdict, elapsed_s: float) -> Row:
+    """The row with what a verdict says."""
+    codes = tuple(sorted({one.code for one in verdict.findings if one.status is Status.FAIL}))
+    named = not task.member.good and task.member.header.named_rightly(codes)
+    return row.model_copy(
+        update={
+            "verdict": verdict.verdict,
+            "codes": codes,
+            "result": judged(task.member.good, verdict.verdict, named=named),
+            "reason": verdict.title if verdict.verdict is Outcome.INCONCLUSIVE else "",
+            "case": case.name,
+            "elapsed_s": elapsed_s,
+        }
+    )
+
+
+def _failed(row: Row, error: Exception, result: Result) -> Row:
+    """The row with why there is no verdict."""
+    told = error.message if isinstance(error, TestbedError) else str(error)
+    return row.model_copy(update={"reason": told, "result": result})
+
+
+def _verdict_of(case: Path) -> Verdict | None:
+    """The verdict of a case that was judged to its end; who is inconclusive is asked again."""
+    try:
+        verdict = read_model(case / VERDICT_FILE, Verdict)
+    except DamagedCaseError:
+        return None
+    return verdict if verdict.exit_code in (0, 1) else None
