@@ -23,7 +23,8 @@ POLICIES = ("quick", "default", "full")
 """Each asks everything that the one before it asks."""
 
 KEYS = ("class", "expect", "lint", "needs", "policy", "scenario", "seeds")
-_SPDX = "// SPDX-License-Identifier: GPL-2.0-only"
+# In two parts: a licence tool would take it for this file's own.
+_SPDX = "// SPDX-" + "License-Identifier: GPL-2.0-only"
 _FIELD = re.compile(r" \* ([a-z]+): ?(.*)")
 _EXPECT = re.compile(r"(pass|reject)(?: ([a-z0-9-]+(?:,[a-z0-9-]+)*))?")
 _SEEDS = re.compile(r"([1-9][0-9]{0,2}) of ([a-z0-9-]+)")
