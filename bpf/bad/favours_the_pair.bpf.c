@@ -9,6 +9,7 @@
  *
  * class: starvation
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
+ * scenario: crawl
  */
 #include <scx/common.bpf.h>
 

@@ -22,7 +22,7 @@ from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.image import Image, schedulers
 from testbed.report.events import Listener, StageEnded, StageStarted
 from testbed.scenario import data_directory
-from testbed.spec import Topology, sha256
+from testbed.spec import Model, Topology, sha256
 from testbed.status import Status
 from testbed.topology import preset
 from testbed.trial import Request, image_facts
@@ -30,6 +30,7 @@ from testbed.trial import Result as Held
 from testbed.verdict import Outcome, Verdict
 
 PROGRAMS_DIR = "programs"
+TIMES_FILE = "times.json"
 _STATUS = {
     Result.NAMED: Status.PASS,
     Result.PASSED: Status.PASS,
@@ -119,6 +120,12 @@ def policy_for(asked: str, header: Header) -> str:
     return POLICIES[least]
 
 
+class _Times(Model):
+    """`times.json`: a case that is read later took as long as it did when it was made."""
+
+    seconds: dict[str, float]
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A task with its row so far; what is to be judged has a name for its case, `stem`."""
@@ -146,6 +153,7 @@ class Session:
     trial: Callable[[Request], Held]
     listener: Listener
     stop: threading.Event = field(default_factory=threading.Event)
+    _times: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Document:
         """Judge what is not judged yet.
@@ -155,8 +163,8 @@ class Session:
             HostError: the document can't be written.
         """
         with cases.exclusive(self.directory, "corpus"):
-            elapsed = self._elapsed()
-            asked = [self._ask(task, elapsed) for task in self.tasks]
+            self._read_times()
+            asked = [self._ask(task) for task in self.tasks]
             rows = [one.row for one in asked]
             todo = [index for index, one in enumerate(asked) if one.stem]
             self._write(rows, interrupted=bool(todo))  # so that a killed tool leaves the truth
@@ -167,15 +175,19 @@ class Session:
                 self._write(rows, interrupted=done < len(todo))
             return self._write(rows, interrupted=self.stop.is_set())
 
-    def _elapsed(self) -> dict[str, float]:
-        """How long each case took when it was made."""
-        if not (self.directory / documents.FILE).is_file():
-            if any(path.name != cases.LOCK_FILE for path in self.directory.iterdir()):
-                raise UsageError(f"`--out {self.directory}` exists and holds no corpus", hint="name a new directory")
-            return {}
-        return {row.case: row.elapsed_s for row in documents.read(self.directory).rows if row.case}
+    def _read_times(self) -> None:
+        """How long each case took when it was made, by name."""
+        if (self.directory / TIMES_FILE).is_file():
+            self._times = read_model(self.directory / TIMES_FILE, _Times).seconds
+        elif any(path.name != cases.LOCK_FILE for path in self.directory.iterdir()):
+            raise UsageError(f"`--out {self.directory}` exists and holds no corpus", hint="name a new directory")
+        else:
+            self._write_times()
 
-    def _ask(self, task: Task, elapsed: dict[str, float]) -> _Asked:
+    def _write_times(self) -> None:
+        write_model(self.directory / TIMES_FILE, _Times(seconds=self._times))
+
+    def _ask(self, task: Task) -> _Asked:
         """A task with its candidate: answered by a case that is there, or to be judged."""
         row = task.row
         try:
@@ -187,7 +199,7 @@ class Session:
         stem = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', task.member.name)}-{self._key(task, candidate)}"
         for case in sorted(self.directory.glob(f"{stem}*")):
             if (verdict := _verdict_of(case)) is not None:
-                return _Asked(task, _filled(task, row, case, verdict, elapsed.get(case.name, 0.0)))
+                return _Asked(task, _filled(task, row, case, verdict, self._times.get(case.name, 0.0)))
         return _Asked(task, row, words, stem)
 
     def _judge(self, asked: _Asked, progress: str) -> Row:
@@ -233,7 +245,9 @@ class Session:
         )
         if self.stop.is_set() and held.verdict.exit_code not in (0, 1):
             raise Interrupted("interrupted")
-        return _filled(asked.task, asked.row, case, held.verdict, round(held.elapsed_s, 1))
+        self._times[case.name] = round(held.elapsed_s, 1)
+        self._write_times()
+        return _filled(asked.task, asked.row, case, held.verdict, self._times[case.name])
 
     def _candidate(self, member: Member) -> tuple[str | tuple[str, ...], Candidate]:
         words: str | tuple[str, ...] = member.words if member.file is None else str(member.file)

@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of docs/reference that are generated from what the code knows.
+"""Pages of docs/reference that are generated from what the code knows, and the catch rate from what was measured.
 
 `python -m testbed.judge.docs --write` writes them, `--check` says which are stale.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
+from testbed.corpus import document as corpus
 from testbed.gate.document import schema_text as gate_schema_text
 from testbed.judge import catalogue, modes, truth_table
 from testbed.lint import texts as lint
+from testbed.report import corpus as corpus_report
 from testbed.report.document import schema_text
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+README = ROOT / "README.md"
+CATCH_RATE = ROOT / "bpf" / "catch-rate.json"
+_BLOCK = re.compile(r"(<!-- catch rate: .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> dict[str, str]:
     """File name → content."""
     return {
+        "catch-rate.md": corpus_report.page(corpus.read(CATCH_RATE)),
         "codes.md": catalogue.page(),
         "failure-modes.md": modes.page(),
         "gate.schema.json": gate_schema_text(),
@@ -29,13 +37,26 @@ def pages() -> dict[str, str]:
     }
 
 
+def readme(text: str) -> str:
+    """README with its table of the catch rate made anew.
+
+    Raises:
+        ValueError: there is no place for it.
+    """
+    table = corpus_report.summary(corpus.read(CATCH_RATE))
+    made, count = _BLOCK.subn(lambda found: f"{found[1]}{table}{found[3]}", text)
+    if count != 1:
+        raise ValueError(f"README has {count} places for the catch rate, expected 1")
+    return made
+
+
 def stale(folder: Path = REFERENCE) -> list[str]:
     """Pages that are not what the code would write."""
     return [
         name
         for name, content in pages().items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != content
-    ]
+    ] + ([README.name] if readme(text := README.read_text(encoding="utf-8")) != text else [])
 
 
 def main(arguments: list[str]) -> int:
@@ -43,11 +64,12 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--write"]:
         for name, content in pages().items():
             (REFERENCE / name).write_text(content, encoding="utf-8")
+        README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     if arguments == ["--check"]:
         names = stale()
         for name in names:
-            sys.stderr.write(f"docs/reference/{name} is stale: run `python -m testbed.judge.docs --write`\n")
+            sys.stderr.write(f"{name} is stale: run `python -m testbed.judge.docs --write`\n")
         return 1 if names else 0
     sys.stderr.write("usage: python -m testbed.judge.docs --write|--check\n")
     return 2

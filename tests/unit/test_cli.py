@@ -58,7 +58,9 @@ def test_an_error_is_one_json_document_when_json_was_asked_for(capsys: pytest.Ca
     assert document["hint"]
 
 
-@pytest.mark.parametrize("verb", ["run", "build", "lint", "judge", "explain", "scenarios", "cases", "image", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["run", "build", "lint", "corpus", "judge", "explain", "scenarios", "cases", "image", "doctor"]
+)
 def test_every_verb_has_help_with_the_exit_codes(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])

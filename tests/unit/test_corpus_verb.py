@@ -303,8 +303,8 @@ class Bench:
     asked: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def hold(self) -> dict[str, Row]:
-        settings = Settings(policy="quick")
+    def hold(self, *only: str) -> dict[str, Row]:
+        settings = Settings(policy="quick", only=only)
         found = tasks(members(self.folder), settings)
         document = Session(found, settings, self.out, self.image, self.trial, lambda _: None, self.stop).run()
         assert document == documents.read(self.out)
@@ -341,6 +341,7 @@ def test_what_is_there_is_read_and_what_changed_is_judged_again(bench: Bench) ->
     }
     assert rows["loses"].codes == ("canary-starved",)
     assert rows["loses"].elapsed_s == 1.5
+    assert bench.hold("fair") == {"fair": rows["fair"]}
     assert bench.hold() == rows
     assert bench.asked == ["fair", "loses", "unseen"]
     file = bench.folder / "bad/loses.bpf.c"
