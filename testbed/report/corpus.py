@@ -55,7 +55,17 @@ what it is, *otherwise* one that was rejected for something else, *missed* one t
 
 def summary(document: Document) -> str:
     """The short table of README."""
-    head = ["set", "bad ones", "rejected", "named rightly", "missed", "good ones", "passed", "false alarms"]
+    head = [
+        "set",
+        "bad ones",
+        "rejected",
+        "named rightly",
+        "missed",
+        "good ones",
+        "passed",
+        "false alarms",
+        "not judged",
+    ]
     rows = [
         [
             f"`{one.origin}`",
@@ -66,6 +76,7 @@ def summary(document: Document) -> str:
             str(one.passed + one.false_alarms),
             str(one.passed),
             str(one.false_alarms),
+            str(one.unclear + one.not_run),
         ]
         for one in document.tables
     ]
