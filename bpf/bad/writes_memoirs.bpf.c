@@ -2,9 +2,10 @@
 /*
  * writes_memoirs: keeps a record of every run and frees none.
  *
- * Failure mode: statistics in a table without a bound worth the name, four KiB for each
- * time that a task starts or stops to run. Its scheduling is faultless. The memory is
- * nobody's: no limit holds it, and when it is used up the kernel kills processes.
+ * Failure mode: statistics in a table without a bound worth the name, sixteen KiB for
+ * each time that a task is queued, starts or stops. Its scheduling is faultless. The
+ * memory is nobody's: no limit holds it, and when it is used up the kernel kills
+ * processes.
  *
  * class: memory
  * expect: reject out-of-memory,fork-vetoed,machine-locked-up,no-progress,kernel-panic,throughput-collapse,crawl
@@ -20,7 +21,7 @@ char _license[] SEC("license") = "GPL";
 
 struct memoir {
 	u64 at;
-	char words[4000];
+	char words[16000];
 };
 
 struct {
@@ -53,6 +54,7 @@ s32 BPF_STRUCT_OPS(writes_memoirs_select_cpu, struct task_struct *p, s32 prev_cp
 
 void BPF_STRUCT_OPS(writes_memoirs_enqueue, struct task_struct *p, u64 enq_flags)
 {
+	remember();
 	scx_bpf_dsq_insert(p, QUEUE, SLICE_NS, enq_flags);
 }
 
