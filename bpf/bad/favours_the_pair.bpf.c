@@ -9,7 +9,8 @@
  *
  * class: starvation
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
- * scenario: crawl
+ * policy: full
+ * needs: a pair that talks for seconds beside a pinned task
  */
 #include <scx/common.bpf.h>
 

@@ -22,7 +22,7 @@ from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.image import Image, schedulers
 from testbed.report.events import Listener, StageEnded, StageStarted
 from testbed.scenario import data_directory
-from testbed.spec import Model, Topology, sha256
+from testbed.spec import Clock, Model, Topology, sha256
 from testbed.status import Status
 from testbed.topology import preset
 from testbed.trial import Request, image_facts
@@ -198,7 +198,7 @@ class Session:
         row = row.model_copy(update={"sha256": candidate.sha256})
         stem = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', task.member.name)}-{self._key(task, candidate)}"
         for case in sorted(self.directory.glob(f"{stem}*")):
-            if (verdict := _verdict_of(case)) is not None:
+            if (verdict := _verdict_of(case, task)) is not None:
                 return _Asked(task, _filled(task, row, case, verdict, self._times.get(case.name, 0.0)))
         return _Asked(task, row, words, stem)
 
@@ -243,7 +243,7 @@ class Session:
                 seeds=asked.task.seeds,
             )
         )
-        if self.stop.is_set() and held.verdict.exit_code not in (0, 1):
+        if self.stop.is_set() and _outcome(asked.task, held.verdict) is Outcome.INCONCLUSIVE:
             raise Interrupted("interrupted")
         self._times[case.name] = round(held.elapsed_s, 1)
         self._write_times()
@@ -291,12 +291,13 @@ def _filled(task: Task, row: Row, case: Path, verdict: Verdict, elapsed_s: float
     """The row with what a verdict says."""
     codes = tuple(sorted({one.code for one in verdict.findings if one.status is Status.FAIL}))
     named = not task.member.good and task.member.header.named_rightly(codes)
+    outcome = _outcome(task, verdict)
     return row.model_copy(
         update={
-            "verdict": verdict.verdict,
+            "verdict": outcome,
             "codes": codes,
-            "result": judged(task.member.good, verdict.verdict, named=named),
-            "reason": verdict.title if verdict.verdict is Outcome.INCONCLUSIVE else "",
+            "result": judged(task.member.good, outcome, named=named),
+            "reason": verdict.title if outcome is Outcome.INCONCLUSIVE else "",
             "case": case.name,
             "elapsed_s": elapsed_s,
         }
@@ -309,10 +310,18 @@ def _failed(row: Row, error: Exception, result: Result) -> Row:
     return row.model_copy(update={"reason": told, "result": result})
 
 
-def _verdict_of(case: Path) -> Verdict | None:
+def _outcome(task: Task, verdict: Verdict) -> Outcome:
+    """The verdict's; where one scenario was to run, that the others did not is no reason for doubt."""
+    own = [one for one in verdict.scenarios if one.name == task.member.header.scenario and one.clock is Clock.SIM]
+    if verdict.verdict is Outcome.INCONCLUSIVE and own and all(one.status is Status.PASS for one in own):
+        return Outcome.PASS
+    return verdict.verdict
+
+
+def _verdict_of(case: Path, task: Task) -> Verdict | None:
     """The verdict of a case that was judged to its end; who is inconclusive is asked again."""
     try:
         verdict = read_model(case / VERDICT_FILE, Verdict)
     except DamagedCaseError:
         return None
-    return verdict if verdict.exit_code in (0, 1) else None
+    return None if _outcome(task, verdict) is Outcome.INCONCLUSIVE else verdict

@@ -371,6 +371,16 @@ def test_who_was_unclear_is_asked_again(bench: Bench, verdicts: dict[str, Verdic
     assert bench.asked == ["fair", "loses", "unseen", "loses", "unseen"]
 
 
+def test_who_passes_the_one_scenario_that_was_to_run_is_a_miss(bench: Bench, verdicts: dict[str, Verdict]) -> None:
+    file = bench.folder / "bad/loses.bpf.c"
+    file.write_text(FINE.replace(" */", " * scenario: starvation\n */", 1))
+    bench.answers["loses"] = verdicts["unclear"]  # `starvation` passed, `stall` did not run
+    rows = bench.hold()
+    assert (rows["loses"].result, rows["loses"].verdict) == (Result.MISSED, Outcome.PASS)
+    assert bench.hold() == rows
+    assert bench.asked == ["fair", "loses", "unseen"]
+
+
 def test_what_is_not_installed_is_not_run_where_it_need_not_be(bench: Bench) -> None:
     entry = "expect: pass, why: w"
     (bench.folder / "programs.yaml").write_text(
