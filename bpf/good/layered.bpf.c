@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * layered: three layers by weight, served four to two to one.
+ * layered: three layers by weight, served four to three to one.
  *
  * A task belongs to the layer of its weight: heavier than usual, usual, lighter. Each
- * CPU goes through a round of seven turns, in which each layer is asked first at least
+ * CPU goes through a round of eight turns, in which each layer is asked first at least
  * once; a layer with nothing to run gives its turn to the others. The round is per CPU,
  * so that a task that is pinned to one has its turn there whatever the others do.
  *
@@ -17,9 +17,11 @@ enum { HEAVY, USUAL, LIGHT, LAYERS };
 
 #define MAX_CPUS	1024
 #define SLICE_NS	(4 * 1000 * 1000ULL)
-#define ROUND		7
+#define ROUND		8
 
-static const u8 first_in_turn[ROUND] = { HEAVY, USUAL, HEAVY, LIGHT, HEAVY, USUAL, HEAVY };
+static const u8 first_in_turn[ROUND] = {
+	HEAVY, USUAL, HEAVY, LIGHT, HEAVY, USUAL, HEAVY, USUAL,
+};
 static u32 turns[MAX_CPUS];
 
 static u64 layer_of(const struct task_struct *p)
