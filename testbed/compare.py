@@ -25,7 +25,7 @@ from testbed.judge.view import View
 from testbed.policy import Policy
 from testbed.scenario import Scenario
 from testbed.spec import Clock, Model, Role, sha256
-from testbed.stats import SIGNIFICANCE, Judgement, compare, holm, pairs_for, rank_test, sign_interval, sign_test
+from testbed.stats import SIGNIFICANCE, Judgement, holm, pairs_for, rank_test, sign_interval, sign_test
 from testbed.status import Status
 from testbed.verdict import Figure
 
@@ -57,6 +57,7 @@ class Compared(Model):
     second: float | None
     pairs: int = Field(description="pairs of runs: seeds in `sim`, rounds in `live`")
     resolution: float = Field(description="differences up to this (in `unit`) mean nothing")
+    floor: float = Field(description="differences up to this share of the smaller value mean nothing")
     ratio: float | None = Field(default=None, description="median over the pairs of first / second")
     low: float | None = Field(default=None, description="interval of that median; null below 5 seeds and in `live`")
     high: float | None = None
@@ -162,8 +163,7 @@ def compare_baseline(case: Case) -> Comparison:
 
 
 def _compare(sides: tuple[Side, Side], ones: _ByKey, twos: _ByKey, policy: Policy, words: _Words) -> Comparison:
-    found: list[Compared] = []
-    samples: list[tuple[Compared, list[float], list[float]]] = []
+    samples: list[Compared] = []
     left: list[NotCompared] = []
     for key in dict.fromkeys((*ones, *twos)):
         mine, others = ones.get(key, {}), twos.get(key, {})
@@ -171,12 +171,10 @@ def _compare(sides: tuple[Side, Side], ones: _ByKey, twos: _ByKey, policy: Polic
         for conditions in mine:
             views = _pairs(mine[conditions], others.get(conditions, {}))
             for figure in benefit.figures(views, policy):
-                values, others_values = _values(figure, views)
-                samples.append((_compared(figure, values, others_values), values, others_values))
-    tested = [place for place, (one, _, _) in enumerate(samples) if one.p is not None]
-    adjusted = dict(zip(tested, holm([samples[place][0].p or 0.0 for place in tested]), strict=True))
-    for place, (one, values, others_values) in enumerate(samples):
-        found.append(_judged(one, values, others_values, adjusted.get(place), len(tested), policy))
+                samples.append(_compared(figure, *_values(figure, views)))
+    tested = [place for place, one in enumerate(samples) if one.p is not None]
+    adjusted = dict(zip(tested, holm([samples[place].p or 0.0 for place in tested]), strict=True))
+    found = [_judged(one, adjusted.get(place), len(tested)) for place, one in enumerate(samples)]
     if not found:
         raise _nothing(left, words)
     return Comparison(
@@ -330,6 +328,7 @@ def _compared(figure: Figure, first: Sequence[float], second: Sequence[float]) -
         second=figure.baseline,
         pairs=len(first),
         resolution=figure.resolution,
+        floor=figure.floor,
         ratio=round(median(ratios), 6) if whole else None,
         low=round(low, 6) if low is not None else None,
         high=round(high, 6) if high is not None else None,
@@ -340,27 +339,15 @@ def _compared(figure: Figure, first: Sequence[float], second: Sequence[float]) -
     )
 
 
-def _judged(
-    one: Compared, first: Sequence[float], second: Sequence[float], p: float | None, tests: int, policy: Policy
-) -> Compared:
+def _judged(one: Compared, p: float | None, tests: int) -> Compared:
     """What the figure says.
 
-    A test decides where it can: over a few seeds even pairs that all agree are no proof, and then agreement is all that
-    is asked for, and said.
+    A test of all figures decides where it can; over a few seeds the pairs of each figure must agree, and that is said.
     """
     if one.judgement == "not measured":
         return one
     if p is None or (one.clock is Clock.SIM and one.pairs < pairs_for(tests)):
         basis: Basis = "one sample" if one.pairs == 1 else "few pairs"
         return one.model_copy(update={"p": p, "basis": basis})
-    judgement = compare(
-        [median(first)],
-        [median(second)],
-        better=one.better,
-        resolution=one.resolution,
-        indistinct=policy.benefit.indistinct,
-        noise=False,
-    )
-    if p > SIGNIFICANCE:
-        judgement = "not distinguishable"
+    judgement = one.judgement if p <= SIGNIFICANCE else "not distinguishable"
     return one.model_copy(update={"p": p, "judgement": judgement, "basis": "tested"})

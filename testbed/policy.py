@@ -106,13 +106,13 @@ class BenefitDemand(Model):
         required: `nothing`: figures are told only; `not-collapsed`: a collapse rejects.
         collapse: a figure that is so many times worse than the baseline's has collapsed.
         latency_floor: a latency below this has not collapsed, whatever the baseline's is.
-        indistinct: relative differences up to this mean nothing.
+        indistinct: differences up to this share mean nothing, however far the noise floor has fallen.
     """
 
     required: Literal["nothing", "not-collapsed"]
     collapse: float = Field(gt=1)
     latency_floor: DurationMs
-    indistinct: float = Field(default=0.05, ge=0, lt=1)
+    indistinct: float = Field(default=0.02, ge=0, lt=1)
     reason: Reason
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import comb
+from math import comb, inf
 from statistics import median
 from typing import Literal
 
 Judgement = Literal["better", "worse", "not distinguishable", "not measured"]
 
 SIGNIFICANCE = 0.05
+CHANCE = 0.01
+"""How often chance alone may reach a noise floor."""
 EXACT_LIMIT = 20
 MIN_TAIL_SAMPLES = 10
 """So many samples must lie beyond a percentile before it is a figure."""
@@ -53,13 +55,25 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
     return min(1.0, 2 * sum(_orders(count, other, value) for value in range(u + 1)) / total)
 
 
+def share(first: float, second: float) -> float:
+    """How much larger the first value is, in shares of the smaller one; negative where it is smaller.
+
+    Of figures that can't be negative. Exchanging the values changes the sign only.
+    """
+    if first == second:
+        return 0.0
+    smaller = min(first, second)
+    size = abs(first - second) / smaller if smaller > 0 else inf
+    return size if first > second else -size
+
+
 def compare(
     candidate: Sequence[float],
     baseline: Sequence[float],
     *,
     better: Literal["lower", "higher"],
     resolution: float = 0.0,
-    indistinct: float = 0.0,
+    floor: float = 0.0,
     noise: bool,
 ) -> Judgement:
     """Judge one figure over paired runs.
@@ -69,23 +83,23 @@ def compare(
         baseline: the values of the runs that they are paired with, in the same order.
         better: which direction is good.
         resolution: absolute differences up to this mean nothing.
-        indistinct: relative differences up to this mean nothing.
-        noise: whether the clock is noisy (live). Without noise, all pairs must agree.
+        floor: differences up to this share mean nothing.
+        noise: whether the clock is noisy (live). Without noise, the pairs must agree.
     """
     if not candidate or not baseline:
         return "not measured"
-    first, second = median(candidate), median(baseline)
-    difference = first - second
-    if abs(difference) <= max(resolution, indistinct * abs(second)):
-        return "not distinguishable"
     if noise:
-        if rank_test(candidate, baseline) > SIGNIFICANCE:
-            return "not distinguishable"
+        first, second = median(candidate), median(baseline)
+        difference, apart = first - second, share(first, second)
+        agree = rank_test(candidate, baseline) <= SIGNIFICANCE
     else:
-        signs = {(one > two) - (one < two) for one, two in zip(candidate, baseline, strict=False)}
-        if len(signs) > 1:
-            return "not distinguishable"
-    return "better" if (difference < 0) == (better == "lower") else "worse"
+        pairs = list(zip(candidate, baseline, strict=True))
+        difference = median(one - two for one, two in pairs)
+        apart = median(share(one, two) for one, two in pairs)
+        agree = pairs_agree(candidate, baseline)
+    if abs(difference) <= resolution or abs(apart) <= floor or not agree:
+        return "not distinguishable"
+    return "better" if (apart < 0) == (better == "lower") else "worse"
 
 
 # --- runs paired by seed -------------------------------------------------------------------------------------
@@ -112,6 +126,20 @@ def sign_test(first: Sequence[float], second: Sequence[float], resolution: float
     below = sum(1 for one, two in pairs if two - one > resolution)
     # A tie goes to the weaker side, as in `rank_test`.
     return min(1.0, 2 * _tail(len(pairs), len(pairs) - max(above, below)))
+
+
+def agreement(count: int) -> int:
+    """How many of so many pairs must agree: so many that a sign test is significant, or all where it can't be."""
+    return next(
+        (count - against for against in range(count // 2, 0, -1) if 2 * _tail(count, against) <= SIGNIFICANCE), count
+    )
+
+
+def pairs_agree(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether enough pairs differ in one direction; a tie agrees with nobody."""
+    above = sum(1 for one, two in zip(first, second, strict=True) if one > two)
+    below = sum(1 for one, two in zip(first, second, strict=True) if one < two)
+    return max(above, below) >= agreement(len(first))
 
 
 def sign_interval(values: Sequence[float], confidence: float = 1 - SIGNIFICANCE) -> tuple[float, float, float]:
@@ -147,3 +175,60 @@ def pairs_for(tests: int) -> int:
     while 2 * max(1, tests) / 2**count > SIGNIFICANCE:
         count += 1
     return count
+
+
+# --- the noise floor -----------------------------------------------------------------------------------------
+
+
+def chance_floor(differences: Sequence[float], count: int) -> float:
+    """What the median of `count` differences that chance makes hardly ever exceeds (`CHANCE`), in either direction.
+
+    Exact for differences drawn from the given ones, each as likely with its sign turned. Of an even number the next
+    smaller one is taken: the mean of the two in the middle is no farther out.
+
+    Args:
+        differences: of pairs that differ by nothing but chance; their signs don't matter.
+        count: how many the median is over.
+    """
+    odd = count - 1 + count % 2
+    sizes = sorted(abs(one) for one in differences)
+    for place, size in enumerate(sizes):
+        beyond = sum(1 for one in sizes[place:] if one > size) / (2 * len(sizes))
+        if 2 * _at_least(odd // 2 + 1, odd, beyond) <= CHANCE:
+            return size
+    return sizes[-1]
+
+
+def power(differences: Sequence[float], loss: float, floor: float, count: int) -> float:
+    """How probably a true loss is called one, over `count` pairs, with chance as in `chance_floor`.
+
+    Args:
+        differences: of pairs that differ by nothing but chance; their signs don't matter.
+        loss: the share that every pair differs by, beside chance.
+        floor: of medians over so many pairs.
+        count: pairs of runs.
+    """
+    drawn = [loss + sign * abs(one) for one in differences for sign in (1, -1)]
+    high = sum(1 for one in drawn if one > floor) / len(drawn)
+    against = sum(1 for one in drawn if one <= 0) / len(drawn)
+    odd = count - 1 + count % 2
+    need, allowed = odd // 2 + 1, odd - agreement(odd)
+    return sum(
+        comb(odd, above)
+        * comb(odd - above, below)
+        * high**above
+        * against**below
+        * max(0.0, 1 - high - against) ** (odd - above - below)
+        for above in range(need, odd + 1)
+        for below in range(min(allowed, odd - above) + 1)
+    )
+
+
+def _at_least(most: int, count: int, probability: float) -> float:
+    """Probability of `most` hits or more in `count` throws."""
+    return float(
+        sum(
+            comb(count, hits) * probability**hits * (1 - probability) ** (count - hits)
+            for hits in range(most, count + 1)
+        )
+    )

@@ -54,6 +54,11 @@ class Figure(Model):
     baseline_samples: int
     ratio: float | None = Field(default=None, description="candidate / baseline")
     resolution: float = Field(default=0.0, description="differences below this (in `unit`) mean nothing")
+    floor: float = Field(
+        default=0.0,
+        description="differences up to this share of the smaller value mean nothing: chance makes them, or the policy "
+        "says so",
+    )
     judgement: Literal["better", "worse", "not distinguishable", "not measured"]
 
 

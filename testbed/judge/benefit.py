@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Literal
 
+from testbed.judge import noise
 from testbed.judge.view import Metric, View
 from testbed.policy import Policy
 from testbed.scenario import FigureSpec
@@ -86,6 +87,7 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
         twos = [two for _, two in both]
         unit = ones[0].unit if ones else ""
         finest = resolution(first.run.spec, unit)
+        floor = max(policy.benefit.indistinct, noise.load().floor(first.run.spec, spec.name, unit, len(both)))
         enough = len(both) >= (policy.live_pairs if clock is Clock.LIVE else 1)
         enough = enough and all(_enough(metric) for metric in (*ones, *twos))
         value = median(one.value for one in ones) if ones else None
@@ -102,12 +104,13 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
             baseline_samples=sum(two.samples for two in twos),
             ratio=round(value / other, 6) if value is not None and other else None,
             resolution=finest,
+            floor=floor,
             judgement=compare(
                 [one.value for one in ones],
                 [two.value for two in twos],
                 better=spec.better,
                 resolution=finest,
-                indistinct=policy.benefit.indistinct,
+                floor=floor,
                 noise=clock is Clock.LIVE,
             )
             if enough

@@ -32,7 +32,7 @@ from testbed.verdict import (
     Verdict,
 )
 
-JUDGE_VERSION = 3
+JUDGE_VERSION = 4
 """Raised whenever the same evidence may get another verdict."""
 
 _BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testbed.corpus import document as corpus
 from testbed.gate.document import schema_text as gate_schema_text
-from testbed.judge import catalogue, modes, truth_table
+from testbed.judge import catalogue, modes, noise, truth_table
 from testbed.lint import texts as lint
 from testbed.report import corpus as corpus_report
 from testbed.report.document import schema_text
@@ -32,6 +32,7 @@ def pages() -> dict[str, str]:
         "failure-modes.md": modes.page(),
         "gate.schema.json": gate_schema_text(),
         "lint.md": lint.page(),
+        "noise.md": noise.page(),
         "truth-table.md": truth_table.page(),
         "verdict.schema.json": schema_text(),
     }

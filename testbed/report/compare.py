@@ -62,8 +62,8 @@ def _short(name: str) -> str:
     return known if len(known) <= LONGEST else known[: LONGEST - 3] + "..."
 
 
-COLUMNS = ("figure", "first", "second", "unit", "pairs", "ratio", "interval", "p", "judgement")
-NUMBERS = frozenset(("first", "second", "pairs", "ratio", "p"))
+COLUMNS = ("figure", "first", "second", "unit", "pairs", "ratio", "floor", "interval", "p", "judgement")
+NUMBERS = frozenset(("first", "second", "pairs", "ratio", "floor", "p"))
 
 
 def _table(figures: tuple[Compared, ...]) -> Iterator[str]:
@@ -85,6 +85,7 @@ def _cells(figure: Compared) -> tuple[str, ...]:
         harmless(figure.unit),
         str(figure.pairs),
         _number(figure.ratio, 3),
+        f"{figure.floor:.1%}",
         _interval(figure),
         "-" if figure.p is None else f"{figure.p:.3f}",
         _judgement(figure),
@@ -137,6 +138,8 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
             f"Too few pairs for a test of all figures (need --seeds {comparison.needed}): "
             "what is called better or worse is so in every pair."
         )
+    if simulated:
+        yield from _wrapped("floor: differences up to it are chance with so many seeds, see docs/reference/noise.md.")
     if comparison.tests:
         yield from _wrapped(
             f"p: exact sign test over pairs of equal seed (live: exact rank test), raised for {comparison.tests} "

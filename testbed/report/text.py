@@ -172,9 +172,10 @@ def _figures(figures: Iterable[Figure], baseline: str) -> Iterable[Text]:
     for figure in shown:
         name = harmless(f"{figure.scenario}: {figure.name}")
         simulated = ", simulated" if figure.clock == "sim" else ""
+        within = f" within {figure.floor:.1%}" if figure.judgement == "not distinguishable" else ""
         yield Text(
             f"{name:{name_width}}  {_number(figure.candidate):>12}  {_number(figure.baseline):>{other_width}}  "
-            f"{harmless(figure.unit):6}  {figure.judgement}{simulated}"
+            f"{harmless(figure.unit):6}  {figure.judgement}{within}{simulated}"
         )
 
 

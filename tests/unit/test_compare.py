@@ -14,14 +14,21 @@ from testbed.case import Case, write_model
 from testbed.cli import main
 from testbed.compare import Compared, Comparison, compare_baseline, compare_cases
 from testbed.errors import ExitCode, UsageError
+from testbed.judge import noise
 from testbed.report import compare as writers
 from testbed.spec import Clock, Role
 from testbed.verdict import BaselineFacts
 from tests.unit.case_builder import CaseBuilder, Script, rewrite
+from tests.unit.noise_table import TABLE as NOISE
 
 Figures = Callable[[int], dict[str, float]]
 
 HOSTILE = 'a\x1b]0;owned\x07\x1b[31m<script>alert(1)</script>&"\u202e##[error].bpf.c'
+
+
+@pytest.fixture(autouse=True)
+def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "load", lambda: NOISE)
 
 
 @pytest.fixture
@@ -150,6 +157,24 @@ def test_seeds_that_disagree_by_chance_are_not_called_better(cases: Callable[...
     assert gap.p == pytest.approx(3 * 112 / 1024)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "share", "expected"),
+    [
+        (1, 0.95, ("not distinguishable", "one sample", 0.08)),
+        (3, 0.95, ("worse", "few pairs", 0.03)),
+        (10, 0.95, ("worse", "tested", 0.03)),
+        (10, 0.98, ("not distinguishable", "tested", 0.03)),
+        (10, 1 / 0.95, ("better", "tested", 0.03)),
+    ],
+)
+def test_a_loss_of_five_percent_is_found_by_some_seeds_and_not_by_one(
+    cases: Callable[..., Case], seeds: int, share: float, expected: tuple[str, str, float]
+) -> None:
+    new = cases("new", lambda seed: {"hogs.work": 1_000_000 * share}, seeds=seeds)
+    work = figure(compare_cases(new, cases("old", seeds=seeds)), "hogs.work")
+    assert (work.judgement, work.basis, work.floor) == expected
+
+
 def test_few_pairs_are_called_few_and_must_agree(cases: Callable[..., Case]) -> None:
     old = cases("old", seeds=5)
     agreeing = figure(compare_cases(cases("a", lambda seed: {"plain.gap.p50": 30.0}, seeds=5), old), "plain.gap.p50")
@@ -242,14 +267,16 @@ TABLE = """\
 first   sut.bpf.c, sha256 aaaaaaaaaaaaaaaa, case new
 second  sut.bpf.c, sha256 aaaaaaaaaaaaaaaa, case old
 
-figure                       first  second  unit          pairs  ratio  interval  p  judgement
-starvation: plain.gap.p50       30      60  us                1    0.5  -         -  better (one sample)
-starvation: plain.gap.p99      800     800  us                1      1  -         -  not distinguishable (one sample)
-starvation: hogs.work      3.5e+05   5e+05  iterations/s      1    0.7  -         -  worse (one sample)
+figure                       first  second  unit          pairs  ratio  floor  interval  p  judgement
+starvation: plain.gap.p50       30      60  us                1    0.5  10.0%  -         -  better (one sample)
+starvation: plain.gap.p99      800     800  us                1      1  10.0%  -         -  \
+not distinguishable (one sample)
+starvation: hogs.work      3.5e+05   5e+05  iterations/s      1    0.7   8.0%  -         -  worse (one sample)
 
 first against second: better in starvation: plain.gap.p50; worse in starvation: hogs.work
 One deterministic run is one sample: need --seeds 5 or more on both sides for an interval, --seeds 7
     for a test of all figures.
+floor: differences up to it are chance with so many seeds, see docs/reference/noise.md.
 not compared: starvation [sim]: the first case has 1 of 2 seeds that passed
   hint: judge the first candidate again: `testbed run CANDIDATE --clock sim -k starvation --seeds 2`
 """
