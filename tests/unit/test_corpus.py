@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.noise_floor import CONTROL, worse
 from testbed.corpus import Header, header
 from testbed.lint.texts import RULES
+from testbed.scenario import load_all
 
 BPF = Path(__file__).resolve().parents[2] / "bpf"
 GOOD = sorted(BPF.glob("good/*.bpf.c"))
@@ -59,6 +61,16 @@ def test_the_lint_line_is_in_order_and_no_good_scheduler_has_one(path: Path) -> 
     codes = lint_of(path)
     assert codes == sorted(codes)
     assert not (codes and path in GOOD)
+
+
+def test_the_worse_line_is_for_good_schedulers_and_names_what_there_is() -> None:
+    controls = [path for path in SCHEDULERS if " * worse: " in header_of(path)]
+    assert CONTROL in controls
+    assert set(controls) <= set(GOOD)
+    for path in controls:
+        figure, place, original = worse(path)
+        assert figure in {one.name for one in load_all()[place].figures}
+        assert original in map(name_of, GOOD)
 
 
 def test_every_rule_of_the_lint_has_a_bad_scheduler() -> None:
