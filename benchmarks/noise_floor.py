@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The noise floor of every figure: a scheduler in variants that decide the same, under several seeds (an A/A test).
 
-    .venv/bin/python benchmarks/noise_floor.py                     # print; 165 runs, 25 minutes on two cores
+    .venv/bin/python benchmarks/noise_floor.py                     # print; 198 runs, some 20 CPU seconds each
     .venv/bin/python benchmarks/noise_floor.py --write             # and make the table that judging reads
     .venv/bin/python benchmarks/noise_floor.py -k crawl            # a look at one scenario
     .venv/bin/python benchmarks/noise_floor.py --cached            # of those runs that the cache has; runs nothing
-    .venv/bin/python benchmarks/noise_floor.py --variants 10 --seeds 10 --write   # with time for 1500 runs
+    .venv/bin/python benchmarks/noise_floor.py --variants 10 --seeds 10 --write   # with time for 1800 runs
     .venv/bin/python benchmarks/noise_floor.py --control           # does a loss of 5 % show? 20 runs; exits 1 if not
 
 A variant differs in nothing that it decides: other names, another order of functions, data that nobody reads; beside

@@ -187,8 +187,9 @@ same rules and the same table.
     .venv/bin/python benchmarks/noise_floor.py --write
     python -m testbed.judge.docs --write
 
-It takes 165 runs; those that the run cache has are not run again, so it may be interrupted. With `--cached` it makes
-a table of what is there. The table in use was measured on a small machine. With a larger one, more variants and
-seeds make the floors of one and three seeds surer: `--variants 10 --seeds 10 -j CORES` is about 1500 runs. Another
-table may judge the same evidence differently, so `JUDGE_VERSION` is raised with it.
+It takes 198 runs of some 20 CPU seconds; those that the run cache has are not run again, so it may be interrupted,
+and `--cached` makes a table of what is there (column `runs`). The table in use was measured on a small machine. With a
+larger one, more variants and seeds make it surer, first of all what it says of one and three seeds:
+`--variants 10 --seeds 10 -j CORES` is 1800 runs. Another table may judge the same evidence differently, so
+`JUDGE_VERSION` is raised with it.
 """
