@@ -6,7 +6,7 @@
     .venv/bin/python benchmarks/noise_floor.py -k crawl            # a look at one scenario
     .venv/bin/python benchmarks/noise_floor.py --cached            # of those runs that the cache has; runs nothing
     .venv/bin/python benchmarks/noise_floor.py --variants 10 --seeds 10 --write   # with time for 1800 runs
-    .venv/bin/python benchmarks/noise_floor.py --control           # does a loss of 5 % show? 20 runs; exits 1 if not
+    .venv/bin/python benchmarks/noise_floor.py --control           # does a loss of 5 % show? 10 runs; exits 1 if not
 
 A variant differs in nothing that it decides: other names, another order of functions, data that nobody reads; beside
 EEVDF, which we can't rename, it is a file in the guest that nobody opens. What two variants differ by under one seed
@@ -68,7 +68,7 @@ BUCKET = 0.063
 """The runner's histograms have buckets of up to a sixteenth, so quantiles of gaps move in such steps."""
 QUANTILE = re.compile(r"\.gap\.p[0-9.]+$")
 CONTROL = ROOT / "bpf/good/burns_five_percent.bpf.c"
-CONTROL_SEEDS = 10
+CONTROL_SEEDS = 5
 WORSE = re.compile(r"^ \* worse: (\S+) of ([a-z-]+) than (\w+)$", re.MULTILINE)
 CALLBACK = re.compile(r"(?:^/\*(?:(?!\*/)[\s\S])*?\*/\n)?^\w+ BPF_STRUCT_OPS[\s\S]*?^}\n", re.MULTILINE)
 
