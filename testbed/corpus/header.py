@@ -22,7 +22,7 @@ from testbed.yamlfile import did_you_mean
 POLICIES = ("quick", "default", "full")
 """Each asks everything that the one before it asks."""
 
-KEYS = ("class", "expect", "lint", "needs", "policy", "scenario", "seeds")
+KEYS = ("class", "expect", "lint", "needs", "policy", "scenario", "seeds", "worse")
 # In two parts: a licence tool would take it for this file's own.
 _SPDX = "// SPDX-" + "License-Identifier: GPL-2.0-only"
 _FIELD = re.compile(r" \* ([a-z]+): ?(.*)")
