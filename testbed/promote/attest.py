@@ -102,6 +102,13 @@ def _passed(case: Case) -> Verdict:
             "the verdict that lies in the case is not the one that its evidence gives",
             hint="it was edited, or judged by other rules: run the candidate again",
         )
+    if verdict.baseline.kind != "eevdf":
+        # What is better than something bad must not look like better than what the host has.
+        raise Refused(
+            "other-baseline",
+            f"its figures are told against `{verdict.baseline.name}`, and a promotion policy speaks of EEVDF",
+            hint="run the candidate again without `--baseline`",
+        )
     return verdict
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from testbed.case import Case, DamagedCaseError, canonical_json, write_model
 from testbed.cli import main
 from testbed.engine.cached import run_key
 from testbed.errors import ExitCode, UsageError
-from testbed.judge import judge
+from testbed.judge import judge, write_verdict
 from testbed.plan import Reference, plan
+from testbed.promote.attest import Desk, Refused, attest
 from testbed.report import render
 from testbed.spec import Clock, Role, sha256
 from testbed.status import Status
@@ -322,6 +324,18 @@ def test_what_other_scenarios_say_is_told_beside_a_reference_that_failed_in_one(
     summary = judge(builder.finish()).benefit.summary
     assert summary.startswith("better than old.bpf.c in hogs.work")
     assert summary.endswith("not measured: the baseline old.bpf.c failed in starvation (runnable task stall)")
+
+
+def test_what_is_better_than_something_bad_is_not_attested(builder: CaseBuilder) -> None:
+    starvation(builder, 2000, 800, Script(figures={"plain.gap.p99": 90_000}))
+    case = builder.finish()
+    verdict = judge(case)
+    write_verdict(case.path, verdict)
+    desk = Desk(lambda case, runs: pytest.fail(), lambda boot: pytest.fail(), print, 1, threading.Event())
+    assert verdict.benefit.outcome == "better"
+    with pytest.raises(Refused) as caught:
+        attest(case.path, desk, self_signed=True)
+    assert caught.value.code == "other-baseline"
 
 
 def test_a_candidate_against_itself_is_not_distinguishable(builder: CaseBuilder) -> None:
