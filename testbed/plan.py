@@ -102,7 +102,7 @@ def plan(question: Question) -> Plan:
         elif demand.clock not in question.clocks:
             reason = f"clock `{demand.clock}` was not asked for"
         elif scenario.needs.candidate not in (None, question.words[0]):
-            reason = f"needs a candidate that is a {scenario.needs.candidate}"
+            reason = f"is for candidates of the kind `{scenario.needs.candidate}`"
         if reason:
             not_run.append(NotRun(scenario=demand.name, clock=demand.clock, reason=reason))
             continue

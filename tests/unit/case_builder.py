@@ -26,7 +26,17 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
-from testbed.scenario import CLASSES, PROGRAMS, Scenario, data_directory, job_text, load, parse_job
+from testbed.scenario import (
+    CLASSES,
+    GAP_KINDS,
+    PROGRAMS,
+    THROUGHPUT,
+    Scenario,
+    data_directory,
+    job_text,
+    load,
+    parse_job,
+)
 from testbed.spec import Clock, Role, RunSpec, Topology, sha256
 from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
 
@@ -202,13 +212,12 @@ def _waits(writer: _Writer, name: str, window: str | None, script: Script) -> No
 def _report(writer: _Writer, name: str, running: _Running, window: str | None, script: Script) -> None:
     kind, tasks = running
     extra = {"window": window} if window else {}
-    if kind in ("canary", "kworker", "rcu", "fork", "pipe"):
+    if kind in GAP_KINDS:
         for stat, usual in GAPS.items():
             value = script.figures.get(f"{name}.gap.{stat}", usual)
             fields = {"name": "gap", "load": name, "task": 0, "cpu": -1, "unit": "us", "stat": stat}
             writer.send("measure", **fields, value=value, samples=script.samples, **extra)
-    work = {"hog": "work", "churn": "work", "migration": "work", "pipe": "roundtrips", "fork": "forks"}.get(kind)
-    if work:
+    if work := THROUGHPUT.get(kind):
         total = script.figures.get(f"{name}.{work}", 1_000_000)
         for task in range(tasks):
             value = script.figures.get(f"{name}.{work}.{task}", total / tasks)
@@ -218,7 +227,7 @@ def _report(writer: _Writer, name: str, running: _Running, window: str | None, s
                 value = script.figures.get(f"{name}.cputime.{task}", value)
                 fields = {"name": "cputime", "load": name, "task": task, "cpu": -1, "unit": "ns"}
                 writer.send("measure", **fields, value=value, samples=1, **extra)
-    if kind == "fork":
+    if kind in ("fork", "cgroup"):
         value = script.figures.get(f"{name}.errors", 0)
         writer.send("measure", name="errors", load=name, task=0, cpu=-1, unit="1", value=value, samples=1, **extra)
     if script.oracle:

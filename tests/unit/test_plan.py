@@ -60,6 +60,14 @@ def test_a_deselected_scenario_is_named_with_its_reason() -> None:
     assert ("stall", "deselected by -k") in {(one.scenario, one.reason) for one in planned.not_run}
 
 
+@pytest.mark.parametrize(("kind", "left_out"), [("object", "loader-killed"), ("program", "second-scheduler")])
+def test_a_scenario_for_another_kind_of_candidate_is_not_run(kind: str, left_out: str) -> None:
+    demanded, _ = policy.load("full")
+    planned = plan(question(policy=demanded, words=(kind, "x")))
+    reasons = {one.scenario: one.reason for one in planned.not_run if "kind" in one.reason}
+    assert reasons == {left_out: f"is for candidates of the kind `{'program' if kind == 'object' else 'object'}`"}
+
+
 def test_a_pattern_without_a_match_is_the_callers_mistake() -> None:
     with pytest.raises(UsageError, match="`-k nothing` matches no scenario"):
         plan(question(pattern="nothing"))

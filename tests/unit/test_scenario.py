@@ -104,6 +104,54 @@ def test_the_baseline_runs_the_same_steps() -> None:
         assert one.steps == two.steps
 
 
+def test_cgroups_are_made_entered_and_removed() -> None:
+    text = GOOD.replace(
+        "  - attach: {within: 30s}\n",
+        "  - cgroup: {make: a, files: {cpu.max: 1000 20000}}\n  - attach: {within: 30s}\n",
+    )
+    text = text.replace("kind: hog, per_cpu: 2}", "kind: hog, per_cpu: 2, cgroup: a}")
+    text = text.replace("  - health", "  - cgroup: {remove: a}\n  - health")
+    one = parse(text)
+    job = parse_job(job_text(one, seed=1, candidate=("none",), kind="object"))
+    made = [words for words in job.steps if words[0] == "cgroup"]
+    assert made == [("cgroup", "make", "a", "cpu.max=1000 20000"), ("cgroup", "remove", "a")]
+    assert ("start", "hogs", "hog", "count=4", "cgroup=a") in job.steps
+    assert not one.is_bounded("a")
+
+
+def test_a_cgroup_below_a_bounded_one_is_bounded() -> None:
+    text = GOOD.replace(
+        "  - attach: {within: 30s}\n",
+        "  - cgroup: {make: a, files: {pids.max: 4}}\n  - cgroup: {make: a/b}\n  - attach: {within: 30s}\n",
+    )
+    one = parse(text)
+    assert (one.is_bounded("a"), one.is_bounded("a/b"), one.is_bounded("ab")) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("cgroup: {make: a/b}", "cgroup `a` was not made\n  hint: add `cgroup: {make: a}` before it"),
+        ("cgroup: {remove: a}", "cgroup `a` was not made"),
+        ("cgroup: {}", "expected one of `make` and `remove`"),
+        ("cgroup: {remove: a, files: {cpu.max: 1}}", "`files` belong to `make`"),
+        ("cgroup: {make: ../a}", "should match pattern"),
+        (
+            "start: {name: x, kind: hog, cgroup: a}",
+            "cgroup `a` was not made\n  hint: add a step `cgroup: {make: …}` before it",
+        ),
+    ],
+)
+def test_a_cgroup_that_is_not_there_is_the_authors_mistake(step: str, message: str) -> None:
+    assert message in refused(GOOD.replace("  - attach", f"  - {step}\n  - attach", 1))
+
+
+def test_a_program_can_be_killed_at_the_end() -> None:
+    text = GOOD.replace("detach: {within: 1s}", "detach: {within: 1s, kill: true}")
+    job = parse_job(job_text(parse(text), seed=1, candidate=("none",), kind="object"))
+    assert ("detach", "1000", "kill") in job.steps
+
+
 def test_more_cpus_mean_more_load() -> None:
     job = parse_job(job_text(parse(GOOD), seed=1, candidate=("none",), kind="object", cpus=8))
     assert ("start", "hogs", "hog", "count=16") in job.steps
