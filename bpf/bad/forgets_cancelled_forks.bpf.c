@@ -34,7 +34,8 @@ void BPF_STRUCT_OPS(forgets_cancelled_forks_enable, struct task_struct *p)
 	bpf_task_storage_get(&contexts, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
 
-void BPF_STRUCT_OPS(forgets_cancelled_forks_exit_task, struct task_struct *p, struct scx_exit_task_args *args)
+void BPF_STRUCT_OPS(forgets_cancelled_forks_exit_task, struct task_struct *p,
+		    struct scx_exit_task_args *args)
 {
 	if (!bpf_task_storage_get(&contexts, p, 0, 0))
 		scx_bpf_error("%s[%d] ends and has no context", p->comm, p->pid);

@@ -21,7 +21,8 @@ void BPF_STRUCT_OPS(vetoes_moves_enqueue, struct task_struct *p, u64 enq_flags)
 	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
 }
 
-s32 BPF_STRUCT_OPS(vetoes_moves_cgroup_prep_move, struct task_struct *p, struct cgroup *from, struct cgroup *to)
+s32 BPF_STRUCT_OPS(vetoes_moves_cgroup_prep_move, struct task_struct *p, struct cgroup *from,
+		   struct cgroup *to)
 {
 	return -EOPNOTSUPP;
 }

@@ -351,6 +351,10 @@ MODES = (
 )
 """The failure modes, by number."""
 
+CODES = frozenset(mode.code for mode in MODES)
+ANY_MODE = "failure-modes"
+"""What a promotion policy calls all of them together, where it accepts that some of them were not looked for."""
+
 BESIDE = {
     "yield-storm": "tasks that run all the time and get nowhere, since each gives way to the other",
     "lock-handover": "priority inversion: all wait for one, who runs often enough for the kernel's watchdog",

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from testbed import policy as verdict_policies
 from testbed import scenario
 from testbed.errors import UsageError
+from testbed.judge.modes import ANY_MODE, CODES
 from testbed.promote import envelope, statement
 from testbed.promote.envelope import Envelope
 from testbed.promote.policy import PromotionPolicy
@@ -155,7 +156,7 @@ def _demands(found: Statement, policy: PromotionPolicy) -> Iterator[Refusal]:
         yield Refusal("not-better", f"it is {told.benefit} than {told.baseline}, expected better")
     accepted = {risk.code for risk in policy.risks}
     for code in dict.fromkeys(told.not_checked):
-        if code not in accepted:
+        if code not in accepted and not (code in CODES and ANY_MODE in accepted):
             yield Refusal(
                 "risk-not-accepted",
                 f"nothing was checked of `{code}`, and `{policy.name}` does not accept that",

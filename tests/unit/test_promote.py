@@ -124,6 +124,14 @@ def test_each_reason_has_its_own_name(found: Callable[[], Statement], code: str)
     assert refusals(found()) == {code}
 
 
+def test_failure_modes_are_accepted_together_or_by_name() -> None:
+    found = attested(not_checked=("real-speed", "overload", "suspend"))
+    assert refusals(found) == set()
+    default = policy.load("default")
+    named = tuple(risk for risk in default.risks if risk.code != "failure-modes")
+    assert refusals(found, policy=default.model_copy(update={"risks": named})) == {"risk-not-accepted"}
+
+
 def test_another_kernel_is_refused_unless_the_policy_says_otherwise() -> None:
     assert refusals(attested(), kernel="6.12.1") == {"other-kernel"}
     lenient = policy.load("default").model_copy(update={"same_kernel": False})
