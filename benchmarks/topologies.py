@@ -20,8 +20,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from testbed import image as images
 from testbed.case import KEY_FILE, OUTCOME_FILE, SPEC_FILE, RunEvidence, read_run, write_model
@@ -69,7 +71,14 @@ class Run:
 _STEPS = frozenset(("begin", "sleep", "end", "start", "stop", "health"))
 
 
-def boot(image: Image, topology: Topology, text: str, place: Path, clock: Clock = Clock.SIM) -> Run:
+def boot(
+    image: Image,
+    topology: Topology,
+    text: str,
+    place: Path,
+    clock: Clock = Clock.SIM,
+    job_files: Mapping[str, Path] = MappingProxyType({}),
+) -> Run:
     """Run a job in a guest with that topology; `place` is a new directory for it."""
     directory = place / "000"
     directory.mkdir(parents=True)
@@ -84,7 +93,7 @@ def boot(image: Image, topology: Topology, text: str, place: Path, clock: Clock 
         topology=topology,
         seed=1,
         job=text,
-        files=write_archive(files, {}),
+        files=write_archive(files, job_files),
         image=image.id,
         wall_limit_s=WALL_LIMIT_S,
     )

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "oracle.h"
 #include "runner.h"
 
 static int failures;
@@ -81,13 +82,15 @@ static void jobs(void)
 static void hists(void)
 {
 	static struct hist h;
-	bool ok = true;
+	bool ok = true, same = true;
 
 	for (uint64_t v = 1; v < 1ull << 39; v = v * 17 / 16 + 1) {
 		uint64_t up = hist_upper(hist_bucket(v));
 
 		ok &= up >= v && up <= v + v / 16 + 1 && hist_bucket(up) == hist_bucket(v) && hist_bucket(up + 1) == hist_bucket(v) + 1;
+		same &= oracle_bucket(v) == hist_bucket(v) && oracle_bucket(up) == hist_bucket(up);
 	}
+	check(same && oracle_bucket(0) == 0 && oracle_bucket(~0ull) == HIST_BUCKETS - 1, "histogram: the oracle's is the same");
 	check(ok, "histogram: buckets hold their values and are at most 1/16 wide");
 	check(hist_bucket(~0ull) == HIST_BUCKETS - 1, "histogram: the last bucket takes the rest");
 	for (uint64_t i = 1; i <= 1000; i++)
