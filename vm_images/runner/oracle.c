@@ -231,11 +231,6 @@ int oracle_group(const char *name)
 	return next_group++;
 }
 
-int oracle_candidate(void)
-{
-	return GROUP_CANDIDATE;
-}
-
 void oracle_spawning(int group)
 {
 	if (works)

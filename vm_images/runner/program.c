@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "oracle.h"
 #include "runner.h"
 
 /*
@@ -53,7 +54,7 @@ static int start_call(void *p)
 	for (int i = 0; i < job.nargs && n < 510; i++)
 		argv[n++] = job.args[i];
 	argv[n] = NULL;
-	oracle_spawning(oracle_candidate());
+	oracle_spawning(GROUP_CANDIDATE);
 	child = child_spawn(CHILD_PROGRAM, argv, true, &log_program, &err);
 	oracle_spawning(0);
 	if (!child) {

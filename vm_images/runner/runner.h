@@ -171,7 +171,6 @@ void oracle_load(void);
 bool oracle_works(void);
 void oracle_start(void);
 int oracle_group(const char *name);	/* of a load or program, for whom is counted from now on */
-int oracle_candidate(void);		/* the group of a candidate's own processes */
 void oracle_spawning(int group);	/* what this thread forks belongs to it; 0 to nobody */
 uint64_t oracle_cputime(pid_t pid);	/* ns */
 void oracle_window_begin(void);
