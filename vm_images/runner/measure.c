@@ -510,6 +510,7 @@ int window_end(const char *name)
 	if (!window_open || strcmp(name, window_name))
 		return -ENOENT;
 	read_stat(idle, iowait, &ctxt);
+	oracle_window_close();
 	window_open = false;
 	duration = t1 - window_t0;
 	n = online_cpus(cpus, MAX_CPUS);

@@ -58,7 +58,7 @@ static char names[ORACLE_GROUPS][64] = {
 };
 static int next_group = GROUP_FIRST;
 
-/* What there was when the window opened; `max` of the time before that, as no difference gives it. */
+/* What there was when the window opened, and once it is closed what was in it; no difference gives `max`. */
 static struct oracle_group window[ORACLE_GROUPS];
 static uint64_t max_before[ORACLE_GROUPS], wasted_before[ORACLE_CPUS], idle_before[ORACLE_CPUS], switches_before, own_before;
 
@@ -495,45 +495,16 @@ void oracle_window_begin(void)
 	switches_before = *(volatile uint64_t *)seen.switches;
 }
 
-static void send_idle(const char *name, uint64_t duration, uint64_t now)
+/* What was before becomes what was within: at once, as the telling takes its time. */
+void oracle_window_close(void)
 {
-	unsigned char online[1024];
-	uint64_t all_idle = 0, all_wasted = 0;
-	int n = online_cpus(online, 1024);
-
-	if (n > ORACLE_CPUS)
-		return;		/* not all of them are watched */
-	for (unsigned c = 0; c < ORACLE_CPUS; c++) {
-		uint64_t idle, wasted;
-
-		if (!online[c])
-			continue;
-		idle_so_far(c, now, &idle, &wasted);
-		all_idle += idle - idle_before[c];
-		all_wasted += wasted - wasted_before[c];
-		fraction("wasted", name, (int)c, wasted - wasted_before[c], duration, 1);
-	}
-	fraction("wasted", name, -1, all_wasted, duration * (uint64_t)n, 1);
-	fraction("unused", name, -1, all_idle, duration * (uint64_t)n, 1);
-	{
-		struct sum s = { .window = name };
-
-		each_callback(send_callback, &s);
-		fraction("callbacks", name, -1, s.ns, duration * (uint64_t)n, s.calls);
-	}
-	fraction("oracle", name, -1, own_time() - own_before, duration * (uint64_t)n, 1);
-}
-
-void oracle_window_end(const char *name, uint64_t duration, uint64_t switches)
-{
-	uint64_t now, counted;
-	char text[160];
+	uint64_t now;
 
 	if (!works)
 		return;
-	counted = *(volatile uint64_t *)seen.switches - switches_before;
-	recorder(FREEZE_NOT, FREEZE_WINDOW);
+	switches_before = *(volatile uint64_t *)seen.switches - switches_before;
 	now = now_ns();
+	recorder(FREEZE_NOT, FREEZE_WINDOW);
 	for (int g = 0; g < next_group; g++) {
 		struct oracle_group *w = &window[g];
 		const volatile struct oracle_group *s = &seen.groups[g];
@@ -548,10 +519,58 @@ void oracle_window_end(const char *name, uint64_t duration, uint64_t switches)
 			w->bucket[b] = s->bucket[b] - w->bucket[b];
 	}
 	add_running(window, -1, true);
+	for (unsigned c = 0; c < ORACLE_CPUS; c++) {
+		uint64_t idle, wasted;
+
+		idle_so_far(c, now, &idle, &wasted);
+		idle_before[c] = idle - idle_before[c];
+		wasted_before[c] = wasted - wasted_before[c];
+	}
+	own_before = own_time() - own_before;
+}
+
+static void send_idle(const char *name, uint64_t duration)
+{
+	unsigned char online[1024];
+	uint64_t all_idle = 0, all_wasted = 0;
+	int n = online_cpus(online, 1024);
+
+	if (n > ORACLE_CPUS)
+		return;		/* not all of them are watched */
+	for (unsigned c = 0; c < ORACLE_CPUS; c++) {
+		if (!online[c])
+			continue;
+		all_idle += idle_before[c];
+		all_wasted += wasted_before[c];
+		fraction("wasted", name, (int)c, wasted_before[c], duration, 1);
+	}
+	fraction("wasted", name, -1, all_wasted, duration * (uint64_t)n, 1);
+	fraction("unused", name, -1, all_idle, duration * (uint64_t)n, 1);
+}
+
+static void send_callbacks(const char *name, uint64_t duration)
+{
+	unsigned char online[1024];
+	uint64_t whole = duration * (uint64_t)online_cpus(online, 1024);
+	struct sum s = { .window = name };
+
+	each_callback(send_callback, &s);
+	fraction("callbacks", name, -1, s.ns, whole, s.calls);
+	fraction("oracle", name, -1, own_before, whole, 1);
+}
+
+void oracle_window_end(const char *name, uint64_t duration, uint64_t switches)
+{
+	uint64_t counted = switches_before;
+	char text[160];
+
+	if (!works)
+		return;
 	for (int g = 0; g < next_group; g++)
 		if (names[g][0] && (window[g].runs || window[g].waits || window[g].run_ns))
 			send_group(names[g], name, &window[g]);
-	send_idle(name, duration, now);
+	send_idle(name, duration);
+	send_callbacks(name, duration);
 	check();
 	if (counted + MISSED(switches) < switches || switches + MISSED(switches) < counted) {
 		snprintf(text, sizeof(text), "the oracle saw %llu of %llu context switches", (unsigned long long)counted,

@@ -174,6 +174,7 @@ int oracle_group(const char *name);	/* of a load or program, for whom is counted
 void oracle_spawning(int group);	/* what this thread forks belongs to it; 0 to nobody */
 uint64_t oracle_cputime(pid_t pid);	/* ns */
 void oracle_window_begin(void);
+void oracle_window_close(void);
 void oracle_window_end(const char *name, uint64_t duration, uint64_t switches);
 void oracle_report(int group);		/* figures since the group's start */
 void oracle_watch(bool trouble);	/* the monitor's: is it time to tell what led to this? */
