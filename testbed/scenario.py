@@ -68,6 +68,8 @@ THROUGHPUT = {
 }
 """What a built-in load calls the work that it did."""
 GAP_KINDS = ("canary", "pipe", "kworker", "rcu", "fork", "lock", "cgroup")
+CALLBACK_FIGURES = ("callbacks", "callback", "oracle")
+"""Figures that rest on the kernel's statistics of BPF programs, which are off unless a scenario names one of these."""
 CLASSES = ("@others", "@kthreads", "@candidate")
 """Tasks of no load or program, as the guest's oracle names them (docs/reference/guest-protocol.md)."""
 
@@ -663,6 +665,8 @@ def job_text(
         line("timeout_ms", scenario.limits.timeout_ms if kind == "object" else 0),
         line("starved", scenario.limits.starved_ms),
     ]
+    if any(figure.name.split(".")[1] in CALLBACK_FIGURES for figure in scenario.figures):
+        lines.append(line("callbacks", 1))
     for step in scenario.steps:
         lines.extend(_step_lines(step, count, timeout_ms, programs or {}))
     return "".join(lines)
@@ -735,7 +739,9 @@ class Job(Model):
         return next((words[1:] for words in self.settings if words[0] == name), ())
 
 
-SETTINGS = frozenset(("seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved", "oracle"))
+SETTINGS = frozenset(
+    ("seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved", "oracle", "callbacks")
+)
 
 
 def parse_job(text: str) -> Job:

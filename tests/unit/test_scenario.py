@@ -55,6 +55,13 @@ def refused(text: str) -> str:
     return f"{error.message}\n  hint: {error.hint}" if error.hint else error.message
 
 
+def test_the_kernels_statistics_are_on_for_who_wants_them_only() -> None:
+    """They cost each call of a candidate's programs something, and the baseline calls none."""
+    wanted = parse(GOOD.replace("near.gap.p99", "loaded.callbacks"))
+    jobs = [job_text(one, seed=1, candidate=("none",), kind="object") for one in (wanted, parse(GOOD))]
+    assert [parse_job(job).setting("callbacks") for job in jobs] == [("1",), ()]
+
+
 def test_a_scenario_becomes_a_job() -> None:
     job = job_text(parse(GOOD), seed=42, candidate=("object", "c.bpf.o"), kind="object")
     assert (

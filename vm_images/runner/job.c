@@ -104,7 +104,7 @@ int job_parse(char *text, struct job *j, char *why, size_t whylen)
 		{ "seed", offsetof(struct job, seed) },		  { "limit", offsetof(struct job, limit_ms) },
 		{ "heartbeat", offsetof(struct job, heartbeat_ms) }, { "watchdog", offsetof(struct job, watchdog_ms) },
 		{ "timeout_ms", offsetof(struct job, timeout_ms) }, { "starved", offsetof(struct job, starved_ms) },
-		{ "oracle", offsetof(struct job, oracle) },
+		{ "oracle", offsetof(struct job, oracle) },	  { "callbacks", offsetof(struct job, callbacks) },
 	};
 	int line_no = 0;
 	char *save = NULL;

@@ -168,7 +168,6 @@ static void load(void)
 	*seen.runner = (uint32_t)getpid();
 	*seen.ncpus = (uint32_t)online_cpus(online, 1024);
 	*seen.frozen = FREEZE_TROUBLE;	/* nothing to record before a job */
-	stats_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
 	works = attach(obj);
 }
 
@@ -200,6 +199,9 @@ void oracle_start(void)
 		let_go();
 		snprintf(why_not, sizeof(why_not), "not wanted");
 	}
+	/* The kernel's statistics make each call of a candidate's programs dearer, and EEVDF has none: only on demand. */
+	if (works && job.callbacks && stats_fd < 0)
+		stats_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
 	if (works) {
 		/* who waits or runs just now goes on doing so; what was counted of them does not matter */
 		memset(seen.groups, 0, sizeof(*seen.groups) * ORACLE_GROUPS);
@@ -304,7 +306,8 @@ static void send_group(const char *name, const char *in, const struct oracle_gro
 	h.n = g->waits;
 	h.max = g->max;
 	memcpy(h.b, g->bucket, sizeof(h.b));
-	for (size_t i = 0; i < sizeof(stats) / sizeof(stats[0]); i++) {
+	/* of real-time tasks no wait is counted, and that is not the same as none */
+	for (size_t i = 0; i < sizeof(stats) / sizeof(stats[0]) && h.n; i++) {
 		head(&j, "wait", name, in, -1, "us");
 		ev_str(&j, "stat", stats[i].stat);
 		ev_milli(&j, "value", stats[i].pm ? hist_quantile(&h, stats[i].pm) : h.max);
@@ -479,7 +482,8 @@ void oracle_window_begin(void)
 	if (!told)
 		recorder(FREEZE_WINDOW, FREEZE_NOT);
 	ncallbacks = 0;
-	each_callback(remember_callback, NULL);
+	if (stats_fd >= 0)
+		each_callback(remember_callback, NULL);
 	for (int g = 0; g < ORACLE_GROUPS; g++) {
 		uint64_t max = __atomic_exchange_n(&seen.groups[g].max, 0, __ATOMIC_SEQ_CST);
 
@@ -570,7 +574,8 @@ void oracle_window_end(const char *name, uint64_t duration, uint64_t switches)
 		if (names[g][0] && (window[g].runs || window[g].waits || window[g].run_ns))
 			send_group(names[g], name, &window[g]);
 	send_idle(name, duration);
-	send_callbacks(name, duration);
+	if (stats_fd >= 0)
+		send_callbacks(name, duration);
 	check();
 	if (counted + MISSED(switches) < switches || switches + MISSED(switches) < counted) {
 		snprintf(text, sizeof(text), "the oracle saw %llu of %llu context switches", (unsigned long long)counted,

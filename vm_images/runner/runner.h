@@ -259,7 +259,7 @@ void watchdog_disarm(void);
 struct step { int nwords; char **words; };
 enum candidate_kind { CANDIDATE_NONE, CANDIDATE_OBJECT, CANDIDATE_PROGRAM };
 struct job {
-	uint64_t seed, limit_ms, heartbeat_ms, watchdog_ms, timeout_ms, starved_ms, oracle;
+	uint64_t seed, limit_ms, heartbeat_ms, watchdog_ms, timeout_ms, starved_ms, oracle, callbacks;
 	enum candidate_kind candidate;
 	int nargs;
 	char **args;		/* candidate's words: path, arguments */
