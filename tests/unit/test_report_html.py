@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as Xml
 
 import pytest
@@ -21,10 +21,11 @@ from testbed.case import Case
 from testbed.cli import main
 from testbed.errors import ExitCode, UsageError
 from testbed.judge import judge, write_verdict
-from testbed.report import html, printed, render
+from testbed.report import draw, html, plots, printed, render
 from testbed.report.markup import Markup, joined, style, tag
+from testbed.spec import Clock, Role
 from testbed.status import Status
-from testbed.verdict import EvidenceRef, Finding
+from testbed.verdict import EvidenceRef, Figure, Finding, Measurement
 from tests.unit.case_builder import CaseBuilder, Script
 from tests.unit.test_report_writers import HOSTILE
 from tests.unit.trace_builder import BASE, NAMES, STARVED, starvation, trace_events
@@ -196,6 +197,75 @@ def test_the_lines_around_a_place_are_shown_but_no_file_of_the_verdicts_choice(s
     for ref in refs[1:]:
         assert f"<code>{ref.text}</code>" in text
     assert "root:" not in text and "testbed.case/1" not in text
+
+
+def test_what_the_oracle_measured_is_drawn_beside_the_baseline(starved: Case) -> None:
+    verdict = printed(judge(starved), case_dir="CASE", elapsed_s=None)
+    values = {Role.CANDIDATE: (3.0, 1.0, 0.9), Role.BASELINE: (1.0, 1.0, 0.01)}
+    names = ("hogs.cputime", "near.cputime", "loaded.wasted")
+    runs = [
+        run.model_copy(
+            update={
+                "measurements": [
+                    Measurement(name=name, unit="1", value=value, samples=1)
+                    for name, value in zip(names, values[run.role], strict=True)
+                ]
+            }
+        )
+        for run in verdict.scenarios[0].runs
+    ]
+    scenario = verdict.scenarios[0].model_copy(update={"runs": tuple(runs)})
+    text = html.render(verdict.model_copy(update={"scenarios": (scenario,)}), starved)
+    assert "hogs.cputime: 75.0%, EEVDF 50.0%; near.cputime: 25.0%, EEVDF 50.0%." in text
+    assert "CPUs idle while a task waited in starvation [sim]" in text
+    assert "loaded.wasted: 90.0%, EEVDF 1.0%." in text
+
+
+def test_several_seeds_are_a_range_around_their_median() -> None:
+    rows = [plots.Both("near.gap.p50", [2e6, 8e6, 4e6], [1e6], resolution=10_000)]
+    root = Xml.fromstring(plots.latency("x", "waiting times", rows))
+    *_, circle = (one for one in root.iter() if one.tag.endswith("circle"))  # the first one is in the key
+    (line,) = [one for one in root.iter() if one.attrib.get("class") == "good-line"]
+    assert float(line.attrib["x1"]) < float(circle.attrib["cx"]) < float(line.attrib["x2"])
+    assert root[1].text == "near.gap.p50: 4 ms, EEVDF 1 ms."
+
+
+@pytest.mark.parametrize(
+    ("better", "ratio", "words"),
+    [("lower", 0.5, "×2"), ("lower", 1536.0, "÷1536"), ("higher", 1.28, "×1.28"), ("higher", 1.001, "the same")],
+)
+def test_a_ratio_says_how_many_times_better_or_worse(
+    better: Literal["lower", "higher"], ratio: float, words: str
+) -> None:
+    figure = Figure(
+        name="x.gap.p50",
+        scenario="stall",
+        clock=Clock.SIM,
+        unit="us",
+        better=better,
+        candidate=ratio,
+        baseline=1.0,
+        samples=1,
+        baseline_samples=1,
+        ratio=ratio,
+        resolution=0.1,
+        judgement="better",
+    )
+    assert f">{words}, better<" in plots.ratios("x", "ratios", [figure])
+
+
+@pytest.mark.parametrize(
+    ("ns", "words"), [(0.0, "0 ns"), (10_000, "10 µs"), (999_999, "1 ms"), (728e6, "728 ms"), (2.5e9, "2.5 s")]
+)
+def test_a_duration_has_a_unit_that_suits_it(ns: float, words: str) -> None:
+    assert draw.duration(ns) == words
+
+
+def test_ticks_around_a_middle_are_as_far_to_the_left_as_to_the_right() -> None:
+    axis = draw.Log([0.02, 3.0], 0, 100, around=1.0)
+    places = [axis.x(value) for value in axis.ticks()]
+    assert places == pytest.approx([100 - place for place in reversed(places)])
+    assert axis.x(0) == 0 and axis.x(1e9) == 100
 
 
 def test_equal_pictures_are_drawn_once(starved: Case) -> None:
