@@ -109,6 +109,17 @@ def test_what_was_touched_and_is_the_same_is_not_changed(repo: Path) -> None:
     assert changed(repo, before) == []
 
 
+def test_a_changed_regression_file_judges_every_candidate(repo: Path) -> None:
+    write(repo, kept="a list of runs\n")
+    commit(repo)
+    config = configs.default().model_copy(update={"regressions": str(repo / "kept")})
+    assert look(repo, "main", config=config).changed == ()
+    write(repo, kept="a longer list of runs\n")
+    found = look(repo, "main", config=config)
+    assert len(found.changed) == 3
+    assert "`kept` is changed" in found.notes[0]
+
+
 def test_what_only_moved_is_not_judged_and_what_is_gone_is_told(repo: Path) -> None:
     (repo / "moved").mkdir()
     git(repo, "mv", "other/three.bpf.c", "moved/three.bpf.c")

@@ -405,3 +405,28 @@ def test_a_missing_image_is_this_machines_lack(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(replay, "load_image", missing)
     with pytest.raises(HostError, match="the image of these runs is not here"):
         bench.shrink(case.path)
+
+
+def test_the_command_says_how_far_it_came_and_keeps_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = bench.case()
+    capsys.readouterr()
+    monkeypatch.setattr("testbed.cli.minimize.make_guest", bench.guest)
+    file = tmp_path / "kept.yaml"
+    assert main(["minimize", str(case.path), "-j", "1", "--add", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{TITLE}\n  before: 11 steps, 2 CPUs, 12 tasks, 5 s, seed 0\n  after:  3 steps, 1 CPU, ")
+    assert "trials; nothing simpler fails alike\n" in printed
+    assert file.is_file()
+    bench.runs.clear()
+    assert main(["minimize", str(case.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["after"]["steps"] == 3
+    assert bench.runs == [], "minimal already"
+
+
+def test_a_broken_regression_file_is_told_before_the_work(bench: Bench, tmp_path: Path) -> None:
+    case = bench.case()
+    (tmp_path / "kept.yaml").write_text("schema: testbed.regressions/1\n")
+    assert main(["minimize", str(case.path), "--add", str(tmp_path / "kept.yaml")]) == 2
+    assert not list((case.path).glob("minimized/*"))
