@@ -45,7 +45,7 @@ from testbed.minimize.simpler import Setup, Simpler, pinned, size, written
 from testbed.plan import Question, run_spec
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine
-from testbed.scenario import CandidateKind, Scenario, parse_job
+from testbed.scenario import CandidateKind, Job, Scenario, parse_job
 from testbed.spec import Clock, Model, Role, RunSpec
 from testbed.status import Status
 from testbed.verdict import Finding, Outcome
@@ -271,7 +271,7 @@ class _Bench:
             baseline_files=inputs.baseline,
             image=spec.image,
             seeds=1,
-            programs=_programs(target.scenario, job.steps),
+            programs=programs_of(target.scenario, job),
         )
 
     def _warn(self, text: str) -> None:
@@ -391,11 +391,11 @@ class _Bench:
         write_model(fresh / CASE_FILE, facts)
 
 
-def _programs(scenario: Scenario, steps: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
+def programs_of(scenario: Scenario, job: Job) -> dict[str, tuple[str, ...]]:
     """What stood for programs of the image in a job, by their names."""
     argv = {name: program.argv for name, program in scenario.programs().items()}
     return {
         Path(argv[words[1]][0]).name: words[2 : len(words) - len(argv[words[1]]) + 1]
-        for words in steps
+        for words in job.steps
         if words[0] == "exec" and words[1] in argv
     }

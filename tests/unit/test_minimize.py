@@ -430,3 +430,41 @@ def test_a_broken_regression_file_is_told_before_the_work(bench: Bench, tmp_path
     (tmp_path / "kept.yaml").write_text("schema: testbed.regressions/1\n")
     assert main(["minimize", str(case.path), "--add", str(tmp_path / "kept.yaml")]) == 2
     assert not list((case.path).glob("minimized/*"))
+
+
+def test_a_threshold_is_looked_at_beside_the_baseline_of_every_trial(bench: Bench) -> None:
+    late = Script(figures={"plain.gap.max": 9e6})
+    bench.builder.demand("starvation")
+    bench.builder.run("starvation", role=Role.BASELINE, seed=0)
+    bench.builder.run("starvation", late, seed=0)
+    case = bench.builder.finish()
+
+    def guest(boot: Boot) -> Guest:
+        candidate = boot.spec.role is Role.CANDIDATE
+        bench.runs.append(boot.spec.role)
+        script = late if candidate else Script()
+        return Told(boot, Played(raw=simulate(boot.spec.job, SCENARIOS["starvation"], script, candidate=candidate)))
+
+    target = minimize.find(case.path)
+    assert (target.code, target.alone) == ("canary-starved", False)
+    found = minimize.minimize(
+        target, guest=guest, listener=bench.events.append, cancelled=threading.Event(), trials=1000, jobs=1
+    )
+    assert found.complete
+    left = Case.open(target.place)
+    assert [run.spec.role for run in left.runs] == [Role.CANDIDATE, Role.CANDIDATE, Role.BASELINE]
+    (own,) = left.scenarios().values()
+    assert [(check.check, check.load) for check in own.checks] == [("gap", "plain")]
+    assert [step.verb for step in own.steps] == ["start", "stop"]
+    assert left.verdict is not None
+    assert left.verdict.title == "canary starved in starvation" == found.title
+    assert "baseline" in bench.runs
+
+
+def test_a_schbench_of_the_user_stays_what_stands_for_it() -> None:
+    own = SCENARIOS["schbench"]
+    given = {"schbench": ("/job/workloads/schbench/lib/ld.so", "--argv0", "schbench", "/job/workloads/schbench/bin/s")}
+    job = scenario.job_text(own, seed=0, candidate=("none",), kind="object", programs=given)
+    assert minimize.programs_of(own, parse_job(job)) == given
+    plain = scenario.job_text(own, seed=0, candidate=("none",), kind="object")
+    assert minimize.programs_of(own, parse_job(plain)) == {"schbench": ("/usr/bin/schbench",)}
