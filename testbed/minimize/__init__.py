@@ -49,6 +49,7 @@ from testbed.scenario import CandidateKind, Job, Scenario, parse_job
 from testbed.spec import Clock, Model, Role, RunSpec
 from testbed.status import Status
 from testbed.verdict import Finding, Outcome
+from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 
 DIRECTORY = "minimized"
@@ -293,7 +294,8 @@ class _Bench:
         """What a guest is to do."""
         own = self._target.run.spec
         spec = run_spec(self._question, setup.scenario, Clock.SIM, role, setup.seed, number)
-        return spec.model_copy(update={"parallel_quantum": own.parallel_quantum, "icount_shift": own.icount_shift})
+        rate = {"parallel_quantum": own.parallel_quantum, "icount_shift": own.icount_shift}
+        return spec.model_copy(update={**rate, "attached": own.attached and snapshot.may_begin_attached(spec)})
 
     def attempt(self, setup: Setup, stop: threading.Event) -> str | None:
         """The title under which a run fails, empty if it does not, None if it was ended."""
