@@ -143,7 +143,9 @@ variants are farther apart. Floors are those of the scheduler that differs most 
 ("-": not with 31, because of the noise, or because 5 % of it is below the quantum or a step of its histogram).
 
 Measured on {date}: kernel {kernel}, QEMU {qemu}, image {image}, `{command}`.
-Most runs stand behind {most}: {runs}.
+Most runs stand behind {most}: {runs}. A figure with
+fewer than ten runs of a scheduler has seen little of what chance can do: its floor is too low rather than too high, and
+its last but one column promises too much.
 
 ## When a figure is called better or worse
 
