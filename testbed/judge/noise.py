@@ -25,6 +25,9 @@ from testbed.yamlfile import Document, read
 FILE = data_directory("policies") / "noise.yaml"
 LOSS = 0.05
 """The loss of which the table says how many seeds find it."""
+HEADER = """\
+# SPDX-License-Identifier: Apache-2.0
+"""
 SHOWN = (1, 3, 5, 9, 21)
 """Numbers of seeds that the page has a column for."""
 
@@ -94,7 +97,7 @@ def load() -> Noise:
 def write(noise: Noise, path: Path = FILE) -> None:
     """Make it the table that judging reads."""
     text = yaml.safe_dump(noise.model_dump(by_alias=True), default_flow_style=None, sort_keys=False, width=120)
-    path.write_text(f"# SPDX-License-Identifier: Apache-2.0\n{text}", encoding="utf-8")
+    path.write_text(HEADER + text, encoding="utf-8")
 
 
 # --- how it is told ------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_the_policy_allows_the_one_style_sheet_and_nothing_else(starved: Case) -
 def test_every_picture_is_told_in_words(starved: Case) -> None:
     text = page(starved)
     pictures = [Xml.fromstring(one) for one in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
-    assert len(pictures) == 4  # the wait, its beginning, waiting times, fairness
+    assert len(pictures) == 5  # the wait, its beginning, waiting times, fairness, wasted time
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     for one in pictures:
