@@ -201,7 +201,9 @@ def read(stream: Stream) -> Timeline | None:
             reader.wake(t, cpu, *rest)
         else:
             reader.switch(t, cpu, *rest)
-    end = found[-1][0]
+    # It is told when the recorder has just stopped. What comes later than that, nobody watched.
+    last, told = found[-1][0], lines[0].t
+    end = told if last < told <= last + LATE else last
     reader.finish(end)
     return Timeline(
         cpus=cpus,
@@ -271,7 +273,6 @@ def _named(timeline: Timeline, run: RunEvidence, event: Event) -> Focus | None:
                 round(float(stalled[2]) * NS_PER_S),
                 "the watchdog ejects the scheduler",
             )
-            # The recorder stops at the exit, the runner sees it a little later.
             since = min(event.t, timeline.end) - waited
         case _:
             return None

@@ -35,6 +35,9 @@ from testbed.verdict import EvidenceRef, Finding, RunResult, ScenarioResult
 
 _K = TypeVar("_K")
 
+RUNNER = 1
+"""The runner is the guest's init."""
+
 MAX_FINDINGS = 50
 MAX_PICTURES = 6
 MAX_PLOTS = 30
@@ -51,7 +54,7 @@ _PAGE = (
     "article.fail{border-left-color:#c0392b}article.pass{border-left-color:#0072b2}"
     "table{border-collapse:collapse;width:100%;font-size:.92rem}caption{text-align:left;color:#59636e;padding:.2rem 0}"
     "th,td{text-align:left;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #d1d9e0}"
-    ".n{text-align:right;font-variant-numeric:tabular-nums}td,dd{overflow-wrap:anywhere}"
+    ".n{text-align:right;font-variant-numeric:tabular-nums}td,dd{overflow-wrap:anywhere}td.place{min-width:12rem}"
     "pre,code{font:13px/1.45 ui-monospace,monospace}"
     "pre{overflow-x:auto;background:#f3f5f7;padding:.6rem;margin:.4rem 0;border-radius:.3rem;white-space:pre-wrap;"
     "overflow-wrap:anywhere}"
@@ -140,7 +143,7 @@ class _Names:
 
     def __call__(self, pid: int) -> str:
         task = self.timeline.task(pid)
-        load = self._loads.get(pid)
+        load = "the testbed's runner" if pid == RUNNER else self._loads.get(pid)
         return f"{task.name} ({load})" if load else task.name
 
 
@@ -278,7 +281,7 @@ class _Page:
             place = f"{ref.file}:{ref.line}" if ref.line else ref.file
             excerpt = self._excerpt(ref)
             rows.append(
-                tag("tr", tag("td", tag("code", place)), tag("td", excerpt or tag("code", ref.text))),
+                tag("tr", tag("td", tag("code", place), class_="place"), tag("td", excerpt or tag("code", ref.text))),
             )
         return tag("table", _heads("evidence", "what it says"), *rows)
 

@@ -162,10 +162,13 @@ def _called(scene: Scene, pid: int) -> str:
 
 
 def _colours(scene: Scene) -> dict[int, str]:
-    """A class for each of the tasks that ran most, the same in all pictures of a run."""
+    """A class for each of the tasks that ran most during the wait, the same in all pictures of it."""
+    start, end = scene.timeline.start, scene.timeline.end
+    if scene.focus is not None:
+        start, end = max(start, scene.focus.since), min(end, scene.focus.until)
     total: dict[int, int] = {}
     for lane in scene.timeline.pieces:
-        for piece in lane:
+        for piece in within(lane, start, end):
             total[piece.pid] = total.get(piece.pid, 0) + piece.end - piece.start
     focus = scene.focus.pid if scene.focus is not None else IDLE
     ranked = sorted((pid for pid in total if pid not in (IDLE, UNKNOWN, focus)), key=lambda pid: (-total[pid], pid))

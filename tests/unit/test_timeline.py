@@ -100,6 +100,17 @@ def test_what_lies_between_lost_records_is_not_known() -> None:
     assert found.waits == ()
 
 
+def test_the_recording_goes_on_until_it_is_told_if_that_is_soon() -> None:
+    records = [[0, 0, 0, 0, 5], [10, 1, 7]]
+    for told, end in (
+        (BASE + 60_000_000, BASE + 60_000_000),
+        (BASE + 900_000_000, BASE + 10 * US),
+        (0, BASE + 10 * US),
+    ):
+        found = read(stream(*trace_events(records, NAMES), t=told))
+        assert found is not None and found.end == end
+
+
 def test_a_cpu_that_nobody_announced_has_a_lane() -> None:
     found = timeline([[0, 3, 0, 0, 5]], 20)
     assert [[one.pid for one in lane] for lane in found.pieces] == [[UNKNOWN], [UNKNOWN], [UNKNOWN], [5]]
