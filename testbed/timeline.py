@@ -283,9 +283,14 @@ def _named(timeline: Timeline, run: RunEvidence, event: Event) -> Focus | None:
     waits = [wait for wait in timeline.waits if wait.pid == pid and wait.start < until <= wait.end + LATE]
     longest = max(waits, key=lambda wait: wait.length, default=None)
     seen = longest is not None and longest.seen
+    if longest is not None and seen:
+        since = longest.start
+        if event.name == "exit":
+            # The kernel looked so long after it; to say so on a slow console took its time.
+            until = min(until, since + waited)
     return Focus(
         pid,
-        since=longest.start if longest is not None and seen else min(since, until),
+        since=min(since, until),
         until=until,
         seen=seen,
         noticed=noticed,

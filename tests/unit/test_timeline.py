@@ -176,6 +176,15 @@ def test_the_task_that_the_watchdog_names_is_looked_for_also_before_the_trace() 
     assert looked.allowed is None
 
 
+def test_the_watchdog_looked_when_it_says() -> None:
+    evidence = run({"e": "exit", "kind": 1026, "message": f"backup[{STARVED}] failed to run for 0.650s"})
+    found = read(evidence.stream)
+    assert found is not None
+    looked = focus(found, evidence)
+    assert looked is not None
+    assert (looked.since, looked.until) == (BASE + 40_050 * US, BASE + 690_050 * US)
+
+
 def test_without_a_name_the_longest_wait_is_looked_for() -> None:
     evidence = run({"e": "exit", "kind": 1024, "message": "DSQ 0x5 does not exist"})
     found = read(evidence.stream)
