@@ -37,7 +37,7 @@ def add(verbs: Verbs) -> None:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--good", action="store_true", help="only those that must pass")
     kinds.add_argument("--bad", action="store_true", help="only those that must be rejected")
-    parser.add_argument("--policy", default="default", help="at least this one; a header may ask for more")
+    parser.add_argument("--policy", default="default", help="who needs a larger one is not run (default: default)")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
     parser.add_argument(
         "--topology", nargs="+", default=[], dest="machines", metavar="NAME", help="on each of these machines"
@@ -115,6 +115,7 @@ def _plan(task: Task) -> str:
     parts += [f"only {row.scenario}"] if row.scenario else []
     parts += [f"{row.seeds} seeds"] if row.seeds else []
     parts += [f"on {row.machine}"] if row.machine else []
+    parts += [f"not run: {row.reason}"] if row.reason else []
     return " ".join(parts)
 
 

@@ -46,7 +46,7 @@ class Row(Model):
     good: bool
     failure_class: str = ""
     machine: str = Field(default="", description="name of the topology; empty: the scenarios' own")
-    policy: str = Field(description="by which it was judged: the asked one, or the least that can see its fault")
+    policy: str = Field(description="by which it was judged: the asked one, or the least that has its scenario")
     scenario: str = Field(default="", description="the one that was run; empty: all of the policy")
     seeds: int | None = Field(default=None, description="orders of events; null: the policy's own")
     needs: str = Field(default="", description="what its fault needs to show, as its header says")

@@ -40,7 +40,7 @@ class Header:
         outcome: the verdict that it must get.
         failure_class: of a bad one, of CLASSES; empty for a good one.
         codes: one of them must be among the findings; empty: one of the class's.
-        policy: the least policy that can see the fault; empty: any.
+        policy: the least policy that can see the fault, all of it is run; empty: any.
         scenario: the fault needs this one, and it alone is run; empty: all of the policy.
         seeds: orders of events that the fault needs.
         needs: what it needs to show, as it is written.

@@ -84,6 +84,7 @@ class Task:
             seeds=self.seeds,
             needs=header.needs,
             expected=header.codes,
+            reason=beyond(self.policy, header),
         )
 
 
@@ -110,14 +111,23 @@ def tasks(members: Sequence[Member], settings: Settings) -> list[Task]:
 
 
 def policy_for(asked: str, header: Header) -> str:
-    """The asked policy, or the least above it that can see the fault of a scheduler, if one can."""
-    if asked not in POLICIES:
+    """The asked policy, or, for a fault that one scenario shows, the least above it that has the scenario, if one does.
+
+    One scenario costs little. A whole policy that was not asked for is not run: see `beyond`.
+    """
+    if asked not in POLICIES or not header.scenario:
         return asked
-    least = max(POLICIES.index(asked), POLICIES.index(header.policy) if header.policy else 0)
-    for word in POLICIES[least:] if header.scenario else ():
+    for word in POLICIES[POLICIES.index(asked) :]:
         if any(demand.name == header.scenario for demand in policy.load(word)[0].scenarios):
             return word
-    return POLICIES[least]
+    return asked
+
+
+def beyond(asked: str, header: Header) -> str:
+    """Why a policy can't be expected to see the fault of a scheduler; empty: it can."""
+    if asked in POLICIES and header.policy and POLICIES.index(header.policy) > POLICIES.index(asked):
+        return f"beyond policy `{asked}`: its header asks for `{header.policy}`"
+    return ""
 
 
 class _Times(Model):
@@ -190,6 +200,8 @@ class Session:
     def _ask(self, task: Task) -> _Asked:
         """A task with its candidate: answered by a case that is there, or to be judged."""
         row = task.row
+        if row.reason:
+            return _Asked(task, row)
         try:
             words, candidate = self._candidate(task.member)
         except (TestbedError, OSError) as error:

@@ -29,7 +29,7 @@ from testbed.corpus import (
 from testbed.corpus import document as documents
 from testbed.corpus.document import conclude, judged
 from testbed.corpus.header import KEYS, Header, parse
-from testbed.corpus.session import policy_for
+from testbed.corpus.session import beyond, policy_for
 from testbed.errors import ExitCode, HostError, Interrupted, ScenarioError, UsageError
 from testbed.image import Image
 from testbed.judge.catalogue import ALL
@@ -234,14 +234,15 @@ def test_a_list_of_programs_that_lies_is_refused(tmp_path: Path, entry: str, mes
 # --- what is asked -------------------------------------------------------------------------------------------
 
 
-def test_a_header_raises_the_policy_and_never_lowers_it() -> None:
+def test_one_scenario_raises_the_policy_and_a_larger_policy_is_not_run() -> None:
     full = Header("x", Outcome.REJECT, policy="full")
     hack = Header("x", Outcome.REJECT, scenario="hackbench")
     look = Header("x", Outcome.REJECT, scenario="first-look")
-    assert policy_for("quick", Header("x", Outcome.PASS)) == "quick"
-    assert policy_for("quick", full) == policy_for("full", look) == "full"
+    assert policy_for("quick", look) == policy_for("quick", full) == "quick"
     assert policy_for("quick", hack) == policy_for("default", look) == "default"
-    assert policy_for("mine.yaml", full) == "mine.yaml"
+    assert policy_for("mine.yaml", hack) == "mine.yaml"
+    assert beyond("quick", full) == "beyond policy `quick`: its header asks for `full`"
+    assert beyond("full", full) == beyond("mine.yaml", full) == beyond("quick", hack) == ""
 
 
 def test_each_runs_on_every_machine_but_who_needs_one_of_its_own(tmp_path: Path) -> None:
@@ -379,6 +380,14 @@ def test_who_passes_the_one_scenario_that_was_to_run_is_a_miss(bench: Bench, ver
     assert (rows["loses"].result, rows["loses"].verdict) == (Result.MISSED, Outcome.PASS)
     assert bench.hold() == rows
     assert bench.asked == ["fair", "loses", "unseen"]
+
+
+def test_who_needs_a_larger_policy_is_not_run_and_says_so(bench: Bench) -> None:
+    file = bench.folder / "bad/loses.bpf.c"
+    file.write_text(FINE.replace(" */", " * policy: full\n */", 1))
+    row = bench.hold()["loses"]
+    assert (row.result, row.reason) == (Result.NOT_RUN, "beyond policy `quick`: its header asks for `full`")
+    assert bench.asked == ["fair", "unseen"]
 
 
 def test_what_is_not_installed_is_not_run_where_it_need_not_be(bench: Bench) -> None:
