@@ -6,8 +6,9 @@
 
 Each group is a scenario, a machine, a candidate and a seed; the runs go round the groups, more of them at a time than
 there are cores (`--jobs`), beside as many spinning processes as `--load` says. Nothing is taken from the cache. One
-line for each group: runs, digests. Exits 1 if one group has more than one digest. `--journal FILE` keeps what was
-found, and a second call goes on from there, also as another user or on another host.
+line for each group: runs, digests. Exits 1 if one group has more than one digest. A run whose guest was not ended by
+itself (somebody killed QEMU, the host was too slow) says nothing about repeatability and is counted apart, as lost.
+`--journal FILE` keeps what was found, and a second call goes on from there, also as another user or on another host.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import digest as digests
 from testbed import image as images
 from testbed import scenario, trial
 from testbed.build import Artifact, build, guest_command
 from testbed.candidate import read_candidate
+from testbed.case import OUTCOME_FILE, GuestOutcome, read_model
 from testbed.cli.run import make_guest
 from testbed.engine.local import LocalEngine
 from testbed.image import Image, schedulers
@@ -121,6 +122,7 @@ def main() -> int:
     image = images.ensure()
     chosen = groups(options.only)
     seen: dict[str, Counter[str]] = defaultdict(Counter)
+    lost: list[str] = []
     if options.journal is not None and options.journal.is_file():
         for line in options.journal.read_text().splitlines():
             entry = json.loads(line)
@@ -157,9 +159,13 @@ def main() -> int:
             group = chosen[number % len(chosen)]
             directory = work / f"run-{number}" / "000"
             engine.execute(specs[group], directory, threading.Event(), lambda line: None)
-            found = digests.of(directory)
+            outcome = read_model(directory / OUTCOME_FILE, GuestOutcome)
             shutil.rmtree(directory.parent)
+            found = outcome.digest
             with guard:
+                if not found:
+                    lost.append(f"{group}: {outcome.ended}, {outcome.reason}")
+                    return
                 seen[str(group)][found] += 1
                 if options.journal is not None:
                     entry = {"image": image.id, "group": str(group), "digest": found, "user": os.geteuid()}
@@ -176,9 +182,11 @@ def main() -> int:
         most = counted.most_common(1)[0][1]
         differing += sum(counted.values()) - most
         print(f"{words}  {sum(counted.values()):4} runs  {len(counted)} digest{'s' if len(counted) > 1 else ''}")
+    for words in lost:
+        print(f"lost  {words}")
     total = sum(sum(counted.values()) for counted in seen.values())
     print(
-        f"{total - differing} of {total} identical in {len(seen)} groups; image {image.id[:12]}; "
+        f"{total - differing} of {total} identical in {len(seen)} groups, {len(lost)} lost; image {image.id[:12]}; "
         f"{options.jobs} guests and {options.load} spinning processes at a time on {os.cpu_count()} cores; "
         f"{time.monotonic() - started:.0f} s"
     )
