@@ -392,6 +392,26 @@ def test_what_the_oracle_saw_decides(builder: CaseBuilder, figures: dict[str, fl
     assert [finding.code for finding in judge(builder.finish()).findings] == codes
 
 
+def test_what_the_oracle_counted_is_told_for_each_second_of_the_windows(builder: CaseBuilder) -> None:
+    builder.demand("starvation")
+    one = {"e": "measure", "task": -1, "cpu": -1, "window": "loaded", "samples": 7}
+    counted = [
+        {**one, "name": "cputime", "load": "hogs", "unit": "ns", "value": 3_000_000_000},
+        {**one, "name": "migrations", "load": "@kthreads", "unit": "1", "value": 5},
+        {**one, "name": "callback", "load": "loaded", "stat": "my_enqueue", "unit": "ns", "value": 700.5},
+    ]
+    # Outside of windows a class has had the whole life of the machine.
+    whole = {**one, "name": "wait", "load": "@kthreads", "stat": "max", "unit": "us", "value": 9e9, "window": ""}
+    builder.pair("starvation", Script(during={"end": counted, "health": [whole]}))
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.PASS
+    measured = {one.name: one for one in verdict.scenarios[0].runs[1].measurements}
+    assert (measured["hogs.cputime"].value, measured["hogs.cputime"].unit) == (1.5, "CPUs")
+    assert (measured["@kthreads.migrations"].value, measured["@kthreads.migrations"].unit) == (2.5, "1/s")
+    assert measured["loaded.callback.my_enqueue"].value == 700.5
+    assert measured["@kthreads.wait.max"].value == 1900
+
+
 def test_where_the_oracle_did_not_watch_its_checks_are_not_measured(builder: CaseBuilder) -> None:
     builder.demand("starvation")
     script = Script(figures={"loaded.idle": 0.4, "hogs.work.0": 1}, oracle=False)
