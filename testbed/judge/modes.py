@@ -261,7 +261,7 @@ MODES = (
         "bandwidth-of-a-cgroup",
         "cpu.max is ignored, shared out wrongly among groups, or throttles the wrong ones",
         ("cgroup-bandwidth",),
-        open="whether limits are kept: told as a figure, demanded of nobody",
+        open="whether limits are kept: how much was done in a limited group is in the evidence, and demanded of nobody",
     ),
     Mode(
         34,
