@@ -132,7 +132,7 @@ def test_the_verb_prints_one_document(image: Image, capsys: pytest.CaptureFixtur
     assert document["schema"] == "testbed.lint/1"
     assert [(one["errors"], one["warnings"]) for one in document["candidates"]] == [(0, 1), (1, 0), (0, 0)]
     (finding,) = document["candidates"][0]["findings"]
-    assert (finding["code"], finding["file"], finding["line"]) == ("lint-newest-first", "lifo.bpf.c", 21)
+    assert (finding["code"], finding["file"], finding["line"]) == ("lint-newest-first", "lifo.bpf.c", 22)
     assert main(["lint", str(files[0])]) == ExitCode.PASS, "a warning is no error"
     assert capsys.readouterr().out.endswith("\n1 candidate: 0 errors, 1 warning\n")
 
