@@ -9,6 +9,7 @@ from typing import Literal
 
 from testbed.judge import noise
 from testbed.judge.view import Metric, View
+from testbed.judge.workloads import SHARE
 from testbed.policy import Policy
 from testbed.scenario import FigureSpec
 from testbed.spec import Clock, RunSpec
@@ -45,7 +46,12 @@ def collapse(view: View, baseline: View | None, policy: Policy) -> Iterator[Find
 
 
 def collapsed(value: float, other: float, unit: str, better: Literal["lower", "higher"], policy: Policy) -> bool:
-    """Whether a figure is so much worse than the baseline's that nobody would call it a matter of taste."""
+    """Whether a figure is so much worse than the baseline's that nobody would call it a matter of taste.
+
+    A share never is: one deadline missed of a thousand is infinitely many times none. How late it was, a latency, is.
+    """
+    if unit == SHARE:
+        return False
     limit = policy.benefit.collapse
     if better == "higher":
         return value * limit <= other and other > 0

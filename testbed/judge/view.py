@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from pathlib import Path
 
 from testbed.case import CONSOLE_FILE, OUTCOME_FILE, STREAM_FILE, Event, RunEvidence, printable
 from testbed.judge import workloads
@@ -174,6 +173,7 @@ class View:
     def metrics(self) -> dict[str, Metric]:
         """Figures by name: `LOAD.MEASURE[.STAT]`, `WINDOW.idle`, `PROGRAM.…`, `@CLASS.…`.
 
+        `PROGRAM.time` is what the program says of itself, or how long it took where a scenario asks for that.
         `LOAD.work.spread` is the most work that one of several equal tasks did, in times of the least, and
         `LOAD.cputime.spread` the most CPU time. What the oracle counted and CPU time are told for each second.
         Waiting times are the worst over tasks and windows. Work is a rate over the windows in which it was counted,
@@ -198,7 +198,21 @@ class View:
             for one in workloads.measurements(program.argv[0], exec_name, self.log(source)):
                 ref = EvidenceRef(file=f"{self.run.name}/{STREAM_FILE}", line=self.log_line(source))
                 result[one.name] = Metric(one.name, one.unit, one.value, one.samples, ref)
+            lasted = self._lasted(exec_name)
+            if lasted is not None and any(figure.name == lasted.name for figure in self.scenario.figures):
+                result.setdefault(lasted.name, lasted)
         return result
+
+    def _lasted(self, program: str) -> Metric | None:
+        """How long a program took, from its `exec` to the end of the `wait` for it; the runner looks each 5 ms."""
+        begun: Event | None = None
+        for step, done in self.steps:
+            words = self.during(step)
+            if words[:2] == ("exec", program):
+                begun = step
+            elif words[:2] == ("wait", program) and begun is not None and done is not None and done.flag("ok"):
+                return Metric(f"{program}.time", "s", (done.t - begun.t) / NS_PER_S, 1, self.ref(done))
+        return None
 
     def _metric(self, load: str, name: str, stat: str, measures: list[_Measure]) -> Metric | None:
         full = ".".join(printable(part, 60) for part in (load, name, stat) if part)
@@ -270,11 +284,9 @@ class View:
         if start is not None:
             return self.metrics.get(f"{load}.{THROUGHPUT.get(start.kind, 'work')}")
         program = self.scenario.programs().get(load)
-        if program is not None and Path(program.argv[0]).name == "hackbench":
-            time = self.metrics.get(f"{load}.time")
-            if time is not None and time.value > 0:
-                return Metric(f"{load}.rate", "1/s", 1 / time.value, time.samples, time.ref)
-            return None
+        time = self.metrics.get(f"{load}.time")
+        if program is not None and time is not None:
+            return Metric(f"{load}.rate", "1/s", 1 / time.value, time.samples, time.ref) if time.value > 0 else None
         return self.metrics.get(f"{load}.rps.avg") or self.metrics.get(f"{load}.rps.p50")
 
     def spread(self, load: str, at_least_ms: int, of: str) -> Metric | None:

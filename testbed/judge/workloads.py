@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs print, as measurements: schbench (JSON and tables) and hackbench (`Time:`)."""
+"""What the programs print, as measurements: schbench (JSON and tables), hackbench (`Time:`), cyclictest and rt-app."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from testbed.verdict import Measurement
 
@@ -20,6 +22,11 @@ _SCHBENCH_TABLE = re.compile(
 _SCHBENCH_ROW = re.compile(r"\s+\*?\s*(\d{1,3}\.\d{1,4})th:\s+(\d{1,15})\s+\(\d+ samples\)")
 _SCHBENCH_ENDS = re.compile(r"\s+min=(\d{1,15}), max=(\d{1,15})")
 _SCHBENCH_AVERAGE = re.compile(r"average rps: (\d{1,15}(?:\.\d+)?)")
+_PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+_DIGITS = re.compile(r"\d{1,15}", re.ASCII)
+_RT_APP_ROW = re.compile(r"\s*\d{1,4}" + r"\s+(\d{1,15})" * 6 + r"\s+(-?\d{1,15})" + r"\s+(\d{1,15})" * 3, re.ASCII)
+SHARE = "share"
+"""Unit of a part of a whole, from 0 to 1."""
 
 
 def measurements(program: str, name: str, output: str) -> tuple[Measurement, ...]:
@@ -29,6 +36,10 @@ def measurements(program: str, name: str, output: str) -> tuple[Measurement, ...
             return tuple(_schbench(name, output))
         case "hackbench":
             return tuple(_hackbench(name, output))
+        case "cyclictest":
+            return tuple(_cyclictest(name, output))
+        case "rt-app":
+            return tuple(_rt_app(name, output))
         case _:
             return ()
 
@@ -102,3 +113,76 @@ def _schbench_json(name: str, output: str) -> Iterator[Measurement]:
 def _figure(name: str, what: str, stat: str, value: float, samples: int) -> Measurement:
     unit = "1/s" if what == "rps" else "us"
     return Measurement(name=f"{name}.{what}.{stat}", unit=unit, value=value, samples=samples)
+
+
+def _cyclictest(name: str, output: str) -> Iterator[Measurement]:
+    """How late cyclictest's threads woke up, all together: `NAME.latency.STAT`, from the histograms of its `--json`.
+
+    What is beyond the histogram was counted, but not how late it was: it is taken to be as late as the worst.
+    """
+    counts: Counter[int] = Counter()
+    for thread in _cyclictest_threads(output):
+        cycles, worst, histogram = _count(thread.get("cycles")), _count(thread.get("max")), thread.get("histogram")
+        if not cycles or worst is None or not isinstance(histogram, dict):
+            continue
+        seen = {int(key): found for key, one in histogram.items() if _DIGITS.fullmatch(key) and (found := _count(one))}
+        if sum(seen.values()) > cycles or any(late > worst for late in seen):
+            continue  # it contradicts itself
+        counts.update(seen)
+        counts[worst] += cycles - sum(seen.values())
+    yield from _distribution(f"{name}.latency", counts)
+
+
+def _cyclictest_threads(output: str) -> Iterator[dict[str, Any]]:
+    """The threads of the first JSON document. What other programs of the same log say stands before or behind it."""
+    start = output.find("{\n")
+    if start < 0:
+        return
+    try:
+        document, _ = json.JSONDecoder().raw_decode(output, start)
+    except (ValueError, RecursionError):
+        return
+    threads = document.get("thread")
+    if isinstance(threads, dict):
+        yield from (thread for thread in threads.values() if isinstance(thread, dict))
+
+
+def _count(value: object) -> int | None:
+    """A number of things or of µs; None for what can't be one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST else None
+
+
+def _rt_app(name: str, output: str) -> Iterator[Measurement]:
+    """Periods of rt-app's tasks, all together, from the rows of its logs.
+
+    A row has the period that was asked for and the slack: what was left of it when the work was done, below zero if
+    nothing was. `NAME.response.STAT` is the time from a period's begin to the end of its work, `NAME.missed` the share
+    of periods whose work was not done within.
+    """
+    responses: Counter[int] = Counter()
+    missed = 0
+    for line in output.splitlines():
+        row = _RT_APP_ROW.fullmatch(line)
+        if row is None:
+            continue
+        slack, period = int(row[7]), int(row[9])
+        if slack > period or not period:
+            continue  # done before it began
+        responses[period - slack] += 1
+        missed += slack < 0
+    if responses:
+        total = responses.total()
+        yield Measurement(name=f"{name}.missed", unit=SHARE, value=missed / total, samples=total)
+    yield from _distribution(f"{name}.response", responses)
+
+
+def _distribution(name: str, counts: Counter[int]) -> Iterator[Measurement]:
+    """Percentiles of µs that were counted: the smallest value that so large a part does not exceed."""
+    total = counts.total()
+    if not total:
+        return
+    values, reached, left = sorted(value for value in counts if counts[value]), 0, list(_PERCENTILES)
+    for value in values:
+        reached += counts[value]
+        while left and reached >= left[0][1] * total:
+            yield Measurement(name=f"{name}.{left.pop(0)[0]}", unit="us", value=float(value), samples=total)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What schbench and hackbench print, ours and the original ones, as figures."""
+"""What schbench (ours and the original one), cyclictest and rt-app print, as figures."""
 
 from __future__ import annotations
 
@@ -96,3 +96,104 @@ def test_no_text_is_anything_but_figures_or_nothing(text: str) -> None:
     for output in (text, TABLES + text, text + JSON):
         for one in measurements("schbench", "s", output):
             assert one.value >= 0 or "{" in text
+
+
+# As `cyclictest --json=/proc/self/fd/1` prints it, beside what it warns of.
+CYCLICTEST = """\
+WARN: stat /dev/cpu_dma_latency failed: No such file or directory
+{
+  "file_version": 1,
+  "cmdline:": "cyclictest --policy=other --threads=2 --histogram=100 --json=/proc/self/fd/1",
+  "num_threads": 2,
+  "thread": {
+    "0": {
+      "histogram": {
+        "3": 90,
+        "70": 9
+      },
+      "cycles": 100,
+      "min": 3,
+      "max": 4700,
+      "avg": 56.4,
+      "cpu": -1
+    },
+    "1": {
+      "histogram": {
+        "3": 100
+      },
+      "cycles": 100,
+      "min": 3,
+      "max": 3
+    }
+  }
+}
+"""
+
+RT_APP = """\
+[rt-app] <notice> pLoad = 100ns
+# Policy : SCHED_OTHER priority : 0
+#idx    perf    run   period          start             end          rel_st      slack c_duration   c_period     wu_lat
+   0     5000     83     4966    15536659070     15536664036             345       3960        500       5000        145
+   1    40000     83     4966    15536659070     15536664036             345      11000       4000      16000        145
+[rt-app] <notice> [2] Exiting.
+   0     5000     83     4966    15536659070     15536664036             345       4500        500       5000        145
+   0     5000     77      148    15536688065     15536688213           29340      -4323        500       5000          0
+"""
+
+
+def read(program: str, output: str) -> dict[str, tuple[float, int, str]]:
+    return {one.name: (one.value, one.samples, one.unit) for one in measurements(program, "p", output)}
+
+
+def test_cyclictest_tells_of_all_threads_together() -> None:
+    found = read("/usr/bin/cyclictest", CYCLICTEST)
+    assert found["p.latency.p50"] == (3, 200, "us")
+    assert found["p.latency.p90"] == (3, 200, "us")
+    assert found["p.latency.p99"] == (70, 200, "us")
+    assert found["p.latency.max"] == (4700, 200, "us")
+
+
+def test_what_is_beyond_the_histogram_was_as_late_as_the_worst() -> None:
+    assert read("cyclictest", CYCLICTEST.replace('"70": 9', '"70": 0'))["p.latency.p99"] == (4700, 200, "us")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"cycles": 100', '"cycles": 0'),
+        ('"cycles": 100', '"cycles": 1'),
+        ('"max": ', '"max": -'),
+        ('"max": ', '"max": 1e999, "avg": '),
+        ('"max": 4700', '"max": 2'),
+        ('"3": ', '"3": ' + "9" * 5000),
+        ('"thread"', '"threads"'),
+        ("}\n}", "}"),
+    ],
+)
+def test_threads_that_contradict_themselves_say_nothing(old: str, new: str) -> None:
+    one = CYCLICTEST.partition('    "1": {')[0].rstrip().removesuffix(",") + "\n  }\n}\n"
+    assert read("cyclictest", one)
+    assert all(
+        samples <= 100 and value >= 0 for value, samples, _ in read("cyclictest", one.replace(old, new)).values()
+    )
+
+
+def test_rt_app_tells_what_was_missed_and_how_long_the_work_took() -> None:
+    found = read("rt-app", RT_APP)
+    assert found["p.missed"] == (0.25, 4, "share")
+    assert found["p.response.p50"] == (1040, 4, "us")
+    assert found["p.response.max"] == (9323, 4, "us")
+
+
+@pytest.mark.parametrize("slack", ["5001", "9" * 16, "--1", "1.5", "٣"])
+def test_a_row_that_can_not_be_is_none(slack: str) -> None:
+    assert read("rt-app", RT_APP.replace("3960", slack))["p.missed"] == (1 / 3, 3, "share")
+
+
+@given(st.text(max_size=300), st.integers(min_value=0, max_value=len(CYCLICTEST)))
+def test_a_damaged_log_is_figures_or_nothing(text: str, cut: int) -> None:
+    for program, output in (("cyclictest", CYCLICTEST), ("rt-app", RT_APP)):
+        for damaged in (text, text + output, output + text, output[:cut] + text + output[cut:]):
+            for one in measurements(program, "p", damaged):
+                assert 0 <= one.value < 1e16
+                assert one.samples > 0
