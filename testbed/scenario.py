@@ -250,6 +250,7 @@ class FigureSpec(Model):
 
     name: str = Field(pattern=r"^@?[a-z0-9_-]+(\.[a-z0-9_-]+)+(\.p\d+(\.\d+)?|\.max)?$")
     better: Literal["lower", "higher"]
+    required: bool = Field(default=False, description="a run without it says nothing: inconclusive, never passed")
 
 
 class Needs(Model):

@@ -89,6 +89,7 @@ def assess(
         found += progress.findings(view, beside, policy)
         found += share.findings(view, beside, policy)
         found += benefit.collapse(view, beside, policy)
+        found += benefit.missing(view)
     if not view.has_candidate:
         found = [_blame_machine(view, finding) for finding in found]
     ended = view.end

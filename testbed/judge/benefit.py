@@ -62,6 +62,14 @@ def collapsed(value: float, other: float, unit: str, better: Literal["lower", "h
     return value >= limit * other and value > 0
 
 
+def missing(view: View) -> Iterator[Finding]:
+    """Figures that a run must have and has not: without a sample there is nothing to be told."""
+    for spec in view.scenario.figures:
+        metric = view.metrics.get(spec.name)
+        if spec.required and (metric is None or metric.samples < 1):
+            yield view.found("not-measured", f"figure `{spec.name}`: the run has no sample of it", [view.outcome_ref()])
+
+
 def _collapse_finding(view: View, spec: FigureSpec, metric: Metric, other: Metric) -> Finding:
     code = "latency-collapse" if is_latency(metric.unit) else "throughput-collapse"
     return view.found(

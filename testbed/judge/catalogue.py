@@ -716,7 +716,7 @@ _ENTRIES = (
         "check has no figure",
         TEST,
         _ERROR,
-        "A check's load ran and left no figure, so the check could not be made.",
+        "A check's load ran and left no figure, or the scenario requires a figure that the run has no sample of.",
         "A check that was not made must not look like one that passed.",
         "the load's program failed to start, or its output was not understood",
         "look at the events of that load in the run's stream",

@@ -23,6 +23,7 @@ from testbed.lint.texts import PREFIX
 from testbed.report.document import PrintedVerdict
 from testbed.report.escape import defused, harmless
 from testbed.report.events import Heartbeat, StageEnded, StageLine, StageStarted, VerdictReached
+from testbed.stats import needed_samples
 from testbed.status import Status
 from testbed.verdict import Figure, Finding, Outcome, ScenarioResult
 
@@ -175,8 +176,22 @@ def _figures(figures: Iterable[Figure], baseline: str) -> Iterable[Text]:
         within = f" within {figure.floor:.1%}" if figure.judgement == "not distinguishable" else ""
         yield Text(
             f"{name:{name_width}}  {_number(figure.candidate):>12}  {_number(figure.baseline):>{other_width}}  "
-            f"{harmless(figure.unit):6}  {figure.judgement}{within}{simulated}"
+            f"{harmless(figure.unit):6}  {_judged(figure)}{within}{simulated}"
         )
+
+
+def _judged(figure: Figure) -> str:
+    """The judgement; of what was not measured, why."""
+    if figure.judgement != "not measured":
+        return figure.judgement
+    needed, there = needed_samples(figure.name), min(figure.samples, figure.baseline_samples)
+    if figure.candidate is None or figure.baseline is None or not there:
+        return "not measured (no sample)"
+    return (
+        f"not measured ({there} of {needed} samples)"
+        if there < needed
+        else "not measured (too few runs, or samples of one)"
+    )
 
 
 def _number(value: float | None) -> str:

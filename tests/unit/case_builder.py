@@ -58,7 +58,16 @@ SCHBENCH = (
     '"wakeup_latency_samples": 9000, "request_latency_pct99.0": 3000, "request_latency_samples": 9000, '
     '"rps_pct50.0": 900, "rps_samples": 40, "average_rps": 900.5, "runtime": 4}}\n'
 )
-OUTPUT = {"hackbench": "Running in process mode\nTime: 0.520\n", "schbench": SCHBENCH}
+CYCLICTEST = """{
+"thread": {"0": {"histogram": {"20": 990, "900": 10}, "cycles": 1000, "max": 900}}
+}
+"""
+OUTPUT = {
+    "hackbench": "Running in process mode\nTime: 0.520\n",
+    "schbench": SCHBENCH,
+    "cyclictest": CYCLICTEST,
+    "rt-app": "   0  5000  83  4966  15536659070  15536664036  345  3960  500  5000  145\n" * 25,
+}
 
 
 _Running = tuple[str, int]

@@ -24,6 +24,7 @@ from testbed.report import render, schema
 from testbed.spec import Clock, Role
 from testbed.status import Status
 from testbed.verdict import Finding, Outcome, Verdict
+from tests.unit import case_builder
 from tests.unit.case_builder import KEY, CaseBuilder, Script
 
 LOCKED = Script(lost_in="hold", ended="watchdog")
@@ -534,6 +535,41 @@ def test_a_percentile_of_few_samples_is_not_measured(builder: CaseBuilder) -> No
     builder.run("starvation", Script(figures={"plain.gap.p99": 60_000}, samples=120))
     figures = {figure.name: figure for figure in judge(builder.finish()).benefit.figures}
     assert figures["plain.gap.p99"].judgement == "not measured"
+
+
+def test_a_figure_that_a_scenario_requires_is_there_or_the_run_says_nothing(builder: CaseBuilder) -> None:
+    builder.demand("cyclictest")
+    builder.run("cyclictest", role=Role.BASELINE)
+    builder.run("cyclictest", Script(output={"cyclictest": "FATAL: no such clock"}))
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.INCONCLUSIVE
+    assert [finding.code for finding in verdict.findings] == ["not-measured"]
+    assert "figure `cyclictest.latency.p50`" in verdict.findings[0].message
+
+
+def test_missed_deadlines_are_told_and_reject_nobody(builder: CaseBuilder) -> None:
+    builder.demand("deadlines")
+    builder.run("deadlines", role=Role.BASELINE)
+    late = case_builder.OUTPUT["rt-app"].replace("  3960  ", "  -3960  ")
+    builder.run("deadlines", Script(output={"rt-app": late}))
+    verdict = judge(builder.finish())
+    assert verdict.verdict is Outcome.PASS
+    figures = {figure.name: figure for figure in verdict.benefit.figures}
+    assert (figures["rt-app.missed"].candidate, figures["rt-app.missed"].judgement) == (1, "worse")
+    assert (figures["rt-app.response.p50"].candidate, figures["rt-app.response.p50"].baseline) == (8960, 1040)
+    assert figures["rt-app.response.p99"].judgement == "not measured"
+    assert "not measured (25 of 1000 samples)" in render(verdict, "text")
+
+
+@pytest.mark.parametrize(("slower", "expected"), [(2, "not distinguishable"), (3, "worse")])
+def test_a_program_s_time_is_from_its_start_to_its_end(builder: CaseBuilder, slower: int, expected: str) -> None:
+    builder.demand("build")
+    for role, times in ((Role.BASELINE, 2), (Role.CANDIDATE, slower)):
+        beat = {"e": "beat", "state": "enabled", "ops": "sut", "enable_seq": 1, "after_ms": 350 * times}
+        builder.run("build", Script(during={"wait": [beat]}), role=role)
+    (figure,) = judge(builder.finish()).benefit.figures
+    assert (figure.name, figure.unit, figure.judgement) == ("build.time", "s", expected)
+    assert figure.baseline is not None and 0.7 < figure.baseline < 0.71
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(4, "not measured"), (5, "worse")])
