@@ -45,6 +45,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the cases; what was begun there goes on")
     parser.add_argument("--dry-run", action="store_true", help="check the headers, say what would be judged")
+    parser.add_argument("--no-run", action="store_true", help="tell what was judged before, judge nothing")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
     parser.add_argument(
         "--format",
@@ -70,6 +71,7 @@ def corpus(options: Options) -> int:
         only=tuple(options.only),
         jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
+        judge=not options.no_run,
     )
     chosen = [
         one

@@ -49,6 +49,7 @@ class Settings:
     Attributes:
         machines: each scheduler runs on each of them; one whose header names its machine, on that one only.
         only: words of which a name holds one; none: everybody.
+        judge: False: nothing is run, what was judged before is told.
     """
 
     policy: str = "default"
@@ -57,6 +58,7 @@ class Settings:
     only: tuple[str, ...] = ()
     jobs: int = 1
     cache: bool = True
+    judge: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Session:
             self._read_times()
             asked = [self._ask(task) for task in self.tasks]
             rows = [one.row for one in asked]
-            todo = [index for index, one in enumerate(asked) if one.stem]
+            todo = [index for index, one in enumerate(asked) if one.stem and self.settings.judge]
             self._write(rows, interrupted=bool(todo))  # so that a killed tool leaves the truth
             for done, index in enumerate(todo, start=1):
                 if self.stop.is_set():

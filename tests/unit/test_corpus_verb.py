@@ -304,8 +304,8 @@ class Bench:
     asked: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def hold(self, *only: str) -> dict[str, Row]:
-        settings = Settings(policy="quick", only=only)
+    def hold(self, *only: str, run: bool = True) -> dict[str, Row]:
+        settings = Settings(policy="quick", only=only, judge=run)
         found = tasks(members(self.folder), settings)
         document = Session(found, settings, self.out, self.image, self.trial, lambda _: None, self.stop).run()
         assert document == documents.read(self.out)
@@ -343,10 +343,12 @@ def test_what_is_there_is_read_and_what_changed_is_judged_again(bench: Bench) ->
     assert rows["loses"].codes == ("canary-starved",)
     assert rows["loses"].elapsed_s == 1.5
     assert bench.hold("fair") == {"fair": rows["fair"]}
+    assert bench.hold(run=False) == rows
     assert bench.hold() == rows
     assert bench.asked == ["fair", "loses", "unseen"]
     file = bench.folder / "bad/loses.bpf.c"
     file.write_text(FINE.replace("int x", "int y"))
+    assert bench.hold(run=False)["loses"].result is Result.NOT_RUN
     again = bench.hold()
     assert bench.asked == ["fair", "loses", "unseen", "loses"]
     assert again["loses"].case != rows["loses"].case
