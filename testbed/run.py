@@ -196,7 +196,10 @@ class Pool:
         """Take in a finished run; returns its repeat if a failure has to be confirmed."""
         pair = self._round[spec.number if spec.repeats is None else spec.repeats]
         if spec.repeats is not None:
-            self._say_ended(spec, again := self._assess(pair, evidence))
+            again = self._assess(pair, evidence)
+            early = again.status is not Status.FAIL and (pair, Role.BASELINE) not in self._evidence
+            # Ended before its baseline: then it is only known that it failed nowhere by itself.
+            self._say_ended(spec, Assessment(again.view, Status.DONE, ()) if early else again)
             if again.status is Status.FAIL:
                 self._failed_again.add(spec.repeats)
                 self._stop_if_confirmed(spec.repeats)

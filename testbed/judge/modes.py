@@ -356,6 +356,7 @@ ANY_MODE = "failure-modes"
 """What a promotion policy calls all of them together, where it accepts that some of them were not looked for."""
 
 BESIDE = {
+    "on-request": "a scheduler that takes only tasks that ask for it, and lets EEVDF do the work that it is judged by",
     "yield-storm": "tasks that run all the time and get nowhere, since each gives way to the other",
     "lock-handover": "priority inversion: all wait for one, who runs often enough for the kernel's watchdog",
 }

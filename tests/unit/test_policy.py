@@ -34,7 +34,7 @@ def test_quick_is_about_safety_only() -> None:
     one, _ = policy.load("quick")
     assert one.seeds == 1
     assert one.benefit.required == "nothing"
-    assert len([demand for demand in one.scenarios if demand.clock is Clock.SIM]) <= 3
+    assert len([demand for demand in one.scenarios if demand.clock is Clock.SIM]) <= 4
 
 
 def test_a_number_without_a_reason_is_refused() -> None:

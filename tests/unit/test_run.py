@@ -264,3 +264,12 @@ def test_what_repeats_a_run_begins_as_it_did(tmp_path: Path) -> None:
     assert any(spec.attached for spec in repeats)
     for spec in repeats:
         assert spec.repeats is not None and spec.attached == by_number[spec.repeats].attached
+
+
+def test_a_repetition_that_ends_before_the_baseline_is_no_error(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda spec: GOOD)
+    bench.pool.early_repeat = True
+    specs = tuple(spec for spec in plan(question()).specs if spec.scenario == "starvation")
+    bench.pool.run(tuple(spec.model_copy(update={"number": number}) for number, spec in enumerate(specs)))
+    again = [event for event in bench.events if isinstance(event, StageEnded) and event.title.endswith("again)")]
+    assert [event.status for event in again] == [Status.DONE]
