@@ -102,7 +102,7 @@ class _Conditions:
 
 _WORDS = {
     "scenario": ("the scenario's text differs", "run both with the same version of the testbed"),
-    "workload": ("schbench differs", "give both the same one by --schbench"),
+    "workload": ("the workload differs", "give both the same one by --schbench or --workload"),
     "topology": ("the machine differs", "give both the same one by --topology"),
     "image": ("the image differs", "run both with the same image"),
     "clockwork": ("the clock's rate or quantum differs", "run both with the same version of the testbed"),
@@ -220,10 +220,12 @@ def _runs(case: Case, role: Role = Role.CANDIDATE) -> _ByKey:
 
 def _conditions(case: Case, view: View, scenario: Scenario) -> _Conditions:
     spec, schbench = view.run.spec, case.facts.tool.schbench
+    own = scenario.needs.workload or ""
+    scenario = scenario.model_copy(update={"needs": scenario.needs.model_copy(update={"workload": None})})
     uses = any(Path(program.argv[0]).name == "schbench" for program in scenario.programs().values())
     return _Conditions(
         scenario=sha256(canonical_json(scenario.model_dump(mode="json", by_alias=True))),
-        workload=schbench.model_dump_json() if uses and schbench is not None else "",
+        workload=schbench.model_dump_json() if uses and schbench is not None else own,
         topology=spec.topology.model_dump_json(),
         image=spec.image,
         clockwork=f"{spec.parallel_quantum} {spec.icount_shift}" if spec.clock is Clock.SIM else "",

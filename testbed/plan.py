@@ -129,7 +129,7 @@ def select(names: Iterable[str], pattern: str | None) -> frozenset[str]:
 def _rounds(question: Question, scenario: Scenario, demand: Demand) -> Sequence[tuple[Role, int]]:
     """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`. A reference runs where there are figures."""
     sim = demand.clock is Clock.SIM
-    rounds = question.seeds if sim else question.policy.live_pairs
+    rounds = max(question.seeds, demand.seeds) if sim else question.policy.live_pairs
     seeds = [FIRST_SEED + (number if sim else 0) for number in range(rounds)]
     if sim and demand.seed is not None:
         seeds = [demand.seed]

@@ -24,12 +24,14 @@ class Demand(Model):
     Attributes:
         seed: this one order of events (sim), and the scenario's own machine, whatever an option says; None: the
             policy's `seeds`.
+        seeds: so many orders of events at least (sim), even where the policy has fewer.
     """
 
     name: Name
     clock: Clock
     required: bool
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seeds: int = Field(default=1, ge=1, le=100)
     reason: Reason
 
 

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from testbed.errors import Bug, ScenarioError, UsageError
 from testbed.spec import Model, Topology
 from testbed.topology import PRESETS
-from testbed.yamlfile import Document, DurationMs, did_you_mean, read
+from testbed.yamlfile import Document, DurationMs, Percent, did_you_mean, read
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
 Kind = Literal[
@@ -37,6 +37,9 @@ PROGRAMS = {
     "bpftool": "/usr/sbin/bpftool",
 }
 """Programs of the image, by the name that a scenario may use."""
+
+GIVEN = "/job/workload/"
+"""Where a workload of the user's lies in the guest."""
 
 PROGRAM_TIMEOUT_MS = 5_000
 """`timeout_ms` of the kernel's own example schedulers; assumed of a program, whose ops we can't see beforehand."""
@@ -119,10 +122,15 @@ class Start(Model):
 
 
 class Exec(Model):
-    """A program of the image, in the background."""
+    """A program of the image, or of the workload that travels with the job, in the background."""
 
     name: Name
     argv: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is the user's own, and not of the image."""
+        return self.argv[0].startswith(GIVEN)
 
 
 class Wait(Model):
@@ -245,19 +253,75 @@ class Check(Model):
     code: str
 
 
+class Reading(Model):
+    """How a figure is read from what a program printed, or that it is the time that the program took.
+
+    Attributes:
+        regex: its one group is the number; the last line that matches counts.
+        json_path: keys with dots between them; the last JSON object on a line, or the output as one, counts.
+        duration: seconds of guest time from the program's start to its end.
+        unit: of the number.
+    """
+
+    regex: str | None = Field(default=None, min_length=1, max_length=400)
+    json_path: str | None = Field(default=None, pattern=r"^[^.\s]{1,100}(\.[^.\s]{1,100}){0,9}$")
+    duration: Literal[True] | None = None
+    unit: str = Field(default="1", pattern=r"^[!-~]{1,20}$")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Reading:
+        if sum(one is not None for one in (self.regex, self.json_path, self.duration)) != 1:
+            raise ValueError("expected one of `regex`, `json_path` and `duration`")
+        if self.regex is not None:
+            check_regex(self.regex)
+        return self
+
+
+_REPEATED_TWICE = re.compile(r"(?:[+*]|\{\d*,\d*\})\??\)(?:[+*]|\{\d*,\d*\})")
+
+
+def check_regex(pattern: str) -> None:
+    """Raise ValueError for a pattern that gives no number, or may take for ever."""
+    try:
+        groups = re.compile(pattern, re.ASCII).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError(f"the pattern has {groups} groups, expected one around the number; others are `(?:…)`")
+    if _REPEATED_TWICE.search(pattern):
+        raise ValueError("a repetition of a repetition, as in `(a+)+`, may take for ever")
+
+
 class FigureSpec(Model):
-    """A measurement that the benefit is told from."""
+    """A measurement that the benefit is told from.
+
+    Attributes:
+        read: of a program whose output the testbed does not know; `name` is then `PROGRAM.WORD`.
+        allow_worse: share of the baseline's by which it may be worse; more than that, and more than noise, rejects.
+    """
 
     name: str = Field(pattern=r"^@?[a-z0-9_-]+(\.[a-z0-9_-]+)+(\.p\d+(\.\d+)?|\.max)?$")
     better: Literal["lower", "higher"]
     required: bool = Field(default=False, description="a run without it says nothing: inconclusive, never passed")
+    read: Reading | None = None
+    allow_worse: Percent | None = None
+
+    @property
+    def program(self) -> str:
+        """The first part of its name: a program, load, window or class."""
+        return self.name.partition(".")[0]
 
 
 class Needs(Model):
-    """What the guest must have, and which kind of candidate it is about; others do not run it."""
+    """What the guest must have, and which kind of candidate it is about; others do not run it.
+
+    Attributes:
+        workload: sha256 of the workload of the user's that it runs (testbed/workload.py).
+    """
 
     programs: tuple[str, ...] = ()
     candidate: CandidateKind | None = None
+    workload: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
 class Limits(Model):
@@ -295,7 +359,8 @@ class Limits(Model):
         return self.timeout
 
 
-def _named_topology(value: object) -> object:
+def named_topology(value: object) -> object:
+    """The machine of that name; what is no name is left as it is."""
     if not isinstance(value, str):
         return value
     if value not in PRESETS:
@@ -312,7 +377,7 @@ class Scenario(Model):
     description: str = Field(min_length=1)
     catches: tuple[str, ...] = Field(min_length=1)
     needs: Needs = Needs()
-    topology: Annotated[Topology, BeforeValidator(_named_topology)] = PRESETS["two"]
+    topology: Annotated[Topology, BeforeValidator(named_topology)] = PRESETS["two"]
     limits: Limits
     steps: tuple[Step, ...] = Field(min_length=1)
     checks: tuple[Check, ...] = ()
@@ -406,7 +471,7 @@ def _step_mistakes(scenario: Scenario) -> Iterator[Mistake]:
                 if value.name in started | executed or value.name in scenario.windows():
                     yield (*place, "name"), f"`{value.name}` is used twice", "names of loads are unique"
                 (started if step.start else executed).add(value.name)
-                if step.exec:
+                if step.exec and not step.exec.is_given:
                     program = Path(value.argv[0]).name
                     if program not in PROGRAMS:
                         yield (
@@ -507,8 +572,10 @@ def _reference_mistakes(scenario: Scenario, codes: object) -> Iterator[Mistake]:
                 did_you_mean(check.code, codes),  # type: ignore[arg-type]
             )
     for index, figure in enumerate(scenario.figures):
-        load = figure.name.partition(".")[0]
-        if load not in known:
+        load = figure.program
+        if figure.read is not None and load not in programs:
+            yield ("figures", index, "read"), f"`{load}` is no program whose output could be read", ""
+        elif load not in known:
             yield (
                 ("figures", index, "name"),
                 f"`{load}` is neither a load nor a window",
@@ -687,7 +754,8 @@ def _step_lines(step: Step, cpus: int, timeout_ms: int, programs: Mapping[str, S
             yield line("start", value.name, value.kind, *_options(value, cpus))
         case "exec", value:
             name = Path(value.argv[0]).name
-            words = programs.get(name) or (PROGRAMS.get(name, value.argv[0]),)
+            known = not value.is_given
+            words = (known and programs.get(name)) or (PROGRAMS.get(name, value.argv[0]) if known else value.argv[0],)
             yield line("exec", value.name, *words, *value.argv[1:])
         case "wait", value:
             yield line("wait", value.name, value.within)

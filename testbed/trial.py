@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import baseline, cases, judge, policy, regressions, scenario
+from testbed import baseline, cases, judge, policy, regressions, scenario, workload
 from testbed.build import Artifact, build, files_for_guest, guest_command
 from testbed.build.cache import cached_build
 from testbed.candidate import Candidate, Kind, read_candidate
@@ -47,7 +47,7 @@ from testbed.verdict import BaselineFacts, ImageFacts, KernelFacts, ToolFacts, V
 from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
 from testbed.vm.sim import command as sim_command
-from testbed.workload import SCHBENCH, Workload, bring, find_schbench
+from testbed.workload import SCHBENCH, OwnWorkload, Workload, bring, find_schbench
 from testbed.yamlfile import plain, write
 
 WORK_DIR = ".work"
@@ -69,6 +69,7 @@ class Request:
         cache: sim runs that were done before are not done again.
         seeds: orders of events in `sim`, in place of the policy's.
         schbench: a schbench to run in the place of ours.
+        workload: file of a workload of the user's (testbed/workload.py).
         baseline: what figures are compared with: `eevdf`, a file, a program with its options, a case.
         regressions: a file of runs that come first (testbed/regressions.py).
     """
@@ -85,6 +86,7 @@ class Request:
     cache: bool = True
     seeds: int | None = None
     schbench: Path | None = None
+    workload: Path | None = None
     baseline: str = baseline.EEVDF
     regressions: Path | None = None
 
@@ -128,8 +130,14 @@ def check(request: Request) -> None:
         DamagedCaseError: the baseline is a case that is not what it was.
     """
     own = read_candidate(request.candidate).sha256 if isinstance(request.candidate, str) else None
-    demanded, _, scenarios = _demanded(request, own)
-    select([demand.name for demand in demanded.scenarios], request.pattern)
+    given = _own_workload(request)
+    demanded, _, scenarios = _demanded(request, own, given)
+    selected = select([demand.name for demand in demanded.scenarios], request.pattern)
+    if given is not None and given.scenario.name not in selected:
+        raise UsageError(
+            f"`--workload {request.workload}` is of no use: `-k {request.pattern}` leaves it out",
+            hint=f"its scenario is `{given.scenario.name}`",
+        )
     baseline.check(request.baseline)
     _schbench(request, demanded, scenarios)
     if request.out is not None:
@@ -145,7 +153,8 @@ def hold(request: Request, desk: Desk) -> Result:
     """
     started = time.monotonic()
     candidate = _read(request.candidate, desk.image)
-    demanded, policy_bytes, scenarios = _demanded(request, candidate.sha256)
+    own = _own_workload(request)
+    demanded, policy_bytes, scenarios = _demanded(request, candidate.sha256, own)
     known = {name: one for name, (one, _) in scenarios.items()}
     runs_schbench, schbench = _schbench(request, demanded, scenarios)
     live, clocks = _clocks(request.clock, demanded, desk)
@@ -157,10 +166,11 @@ def hold(request: Request, desk: Desk) -> Result:
     write_atomic(case / POLICY_FILE, policy_bytes)
     for name, (_, data) in scenarios.items():
         write_atomic(case / SCENARIOS_DIR / f"{name}.yaml", data)
-    workload = bring(schbench, case, desk.image) if runs_schbench else None
+    theirs = bring(schbench, case, desk.image) if runs_schbench else None
+    travels = {**(theirs.files if theirs else {}), **(own.bring(case, desk.image) if own else {})}
     with _work(case) as work:
-        inputs = archives(artifact, workload.files if workload else {}, work, reference)
-        question = _question(request, demanded, known, artifact, workload, clocks, inputs, desk.image, reference)
+        inputs = archives(artifact, travels, work, reference)
+        question = _question(request, demanded, known, artifact, theirs, clocks, inputs, desk.image, reference)
         planned = plan(question)
         record = CaseFile(
             clock=_clock_word(clocks),
@@ -172,7 +182,7 @@ def hold(request: Request, desk: Desk) -> Result:
             interrupted=True,  # until the end proves otherwise, so that a killed tool leaves the truth
             image=image_facts(desk.image),
             kernel=kernel_facts(desk.image),
-            tool=tool_facts(desk.image, workload),
+            tool=tool_facts(desk.image, theirs, own),
             live=live,
             baseline=baseline.facts(reference, note) if reference is not None else BaselineFacts(),
         )
@@ -214,7 +224,7 @@ def _prepare(planned: Plan, desk: Desk, *, cached: bool) -> None:
 def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
     """`--dry-run`: the title and the pasteable command of every run that would be started."""
     candidate = _read(request.candidate, image)
-    demanded, _, scenarios = _demanded(request, candidate.sha256)
+    demanded, _, scenarios = _demanded(request, candidate.sha256, _own_workload(request))
     clocks = frozenset({Clock(request.clock)} if request.clock in ("sim", "live") else {Clock.SIM})
     question = Question(
         policy=demanded,
@@ -259,7 +269,7 @@ def kernel_facts(image: Image) -> KernelFacts:
     return KernelFacts(release=kernel.release, version=kernel.version, sha256=kernel.sha256)
 
 
-def tool_facts(image: Image, workload: Workload | None = None) -> ToolFacts:
+def tool_facts(image: Image, schbench: Workload | None = None, own: OwnWorkload | None = None) -> ToolFacts:
     """Ourselves as a verdict names us."""
     from testbed import __version__
 
@@ -271,7 +281,8 @@ def tool_facts(image: Image, workload: Workload | None = None) -> ToolFacts:
         qemu_sha256=manifest.qemu.sha256,
         clang=manifest.clang,
         runner_sha256=manifest.runner_sha256,
-        schbench=workload.facts if workload is not None else None,
+        schbench=schbench.facts if schbench is not None else None,
+        workload=own.facts if own is not None else None,
     )
 
 
@@ -285,15 +296,32 @@ def _read(candidate: str | tuple[str, ...], image: Image) -> Candidate:
     )
 
 
-def _demanded(request: Request, candidate: str | None) -> tuple[Policy, bytes, dict[str, tuple[Scenario, bytes]]]:
-    """The policy, with the runs that failed once before everything else, its bytes, and the scenarios that it names.
+def _own_workload(request: Request) -> OwnWorkload | None:
+    return workload.load(request.workload) if request.workload is not None else None
+
+
+def _demanded(
+    request: Request, candidate: str | None, own: OwnWorkload | None
+) -> tuple[Policy, bytes, dict[str, tuple[Scenario, bytes]]]:
+    """The policy and the scenarios that it names, each with its bytes.
+
+    The runs that failed once come before everything else, the user's own workload behind.
 
     Raises:
-        UsageError: the policy or the regression file can't be meant.
+        UsageError: the policy or the regression file can't be meant, or needs a workload that was not given.
     """
     given, data = policy.load(request.policy)
     found = regressions.load(request.regressions) if request.regressions is not None else None
     demanded, data, added = regressions.demanded(given, data, found, candidate)
+    for one in added.values():
+        if one.needs.workload not in (None, own.sha256 if own is not None else None):
+            raise UsageError(
+                f"`{one.name}` of `{request.regressions}` runs a workload that is not the one that was given",
+                hint="give that one by `--workload FILE`, unchanged, or take the entry out",
+            )
+    demanded, data = workload.demanded(demanded, data, own)
+    if own is not None:
+        added = {**added, own.scenario.name: own.scenario}
     return demanded, data, {**_scenarios(given), **{name: (one, write(plain(one))) for name, one in added.items()}}
 
 
@@ -354,7 +382,7 @@ def _question(
     demanded: Policy,
     scenarios: Mapping[str, Scenario],
     artifact: Artifact,
-    workload: Workload | None,
+    schbench: Workload | None,
     clocks: frozenset[Clock],
     inputs: Inputs,
     image: Image,
@@ -373,7 +401,7 @@ def _question(
         baseline_files=inputs.baseline,
         image=image.manifest.id,
         seeds=request.seeds or demanded.seeds,
-        programs={SCHBENCH: workload.argv} if workload is not None and workload.argv else {},
+        programs={SCHBENCH: schbench.argv} if schbench is not None and schbench.argv else {},
         reference=None
         if reference is None
         else Reference(
@@ -432,12 +460,12 @@ class Inputs:
     reference: str = ""
 
 
-def archives(artifact: Artifact, workload: Mapping[str, Path], work: Path, reference: Artifact | None = None) -> Inputs:
-    """Write the archives of a case into a directory; all have the files of the workload, by path below /job."""
+def archives(artifact: Artifact, travels: Mapping[str, Path], work: Path, reference: Artifact | None = None) -> Inputs:
+    """Write the archives of a case into a directory; all have the files of its workloads, by path below /job."""
 
     def write(name: str, files: Mapping[str, Path]) -> str:
         path = work / f"{name}.cpio"
-        digest = write_archive(path, {**files, **workload})
+        digest = write_archive(path, {**files, **travels})
         by_hash[digest] = path
         return digest
 

@@ -177,7 +177,7 @@ class WorkloadFacts(Model):
 
     origin: Literal["image", "given"] = Field(description="`image`: our own; `given`: by option or on PATH")
     name: str = Field(description="file name without directories")
-    sha256: str
+    sha256: str = Field(description="of the program; of a workload with a file: over all that travels")
     libraries: dict[str, str] = Field(default_factory=dict, description="soname → sha256 of what it brought along")
 
 
@@ -191,6 +191,7 @@ class ToolFacts(Model):
     clang: str
     runner_sha256: str
     schbench: WorkloadFacts | None = Field(default=None, description="null: no scenario runs it")
+    workload: WorkloadFacts | None = Field(default=None, description="the user's own (`--workload`); null: none")
 
 
 class KernelFacts(Model):

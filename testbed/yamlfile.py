@@ -25,6 +25,7 @@ Place = tuple[str | int, ...]
 T = TypeVar("T", bound=BaseModel)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|min)")
+_PERCENT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?%")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000}
 
 
@@ -57,6 +58,24 @@ def _duration_text(value: int, info: SerializationInfo) -> int | str:
 
 
 DurationMs = Annotated[int, BeforeValidator(duration_ms), PlainSerializer(_duration_text)]
+
+
+def share(value: object) -> float:
+    """The share that a percentage such as `5%` or `0.5%` is."""
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise PydanticCustomError(
+            "percent", "{value} is not a percentage, expected a number and `%`", {"value": _quoted(value)}
+        )
+    return float(found[1]) / 100
+
+
+def _percent_text(value: float, info: SerializationInfo) -> float | str:
+    """The inverse of `share` where a file is written; else the share, as everywhere."""
+    return f"{value * 100:.10g}%" if info.context == AS_WRITTEN else value
+
+
+Percent = Annotated[float, BeforeValidator(share), PlainSerializer(_percent_text)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

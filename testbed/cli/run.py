@@ -46,6 +46,7 @@ RUN_EXAMPLES = """\
   testbed run -- scx_simple                   one of the kernel's example schedulers
   testbed run -- scx_bpfland --slice-us 5000  an installed scheduler with its options
   testbed run my.bpf.c --baseline old.bpf.c   figures against another scheduler, safety against EEVDF
+  testbed run my.bpf.c --workload build.yaml  your own workload beside EEVDF: it must not get worse
   testbed run my.bpf.c --format json          one JSON document on stdout
 """
 BUILD_EXAMPLES = """\
@@ -69,6 +70,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--clock", choices=["sim", "live", "both"], help="default: both where KVM works, else sim")
     parser.add_argument("--seeds", type=count(1, 1000), metavar="N", help="orders of events, instead of the policy's")
     parser.add_argument("--schbench", type=Path, metavar="FILE", help="run this schbench (default: on PATH, else ours)")
+    parser.add_argument("--workload", type=Path, metavar="FILE", help="your own workload: docs/guides/workload.md")
     parser.add_argument("--regressions", type=Path, metavar="FILE", help="run these first (`testbed minimize --add`)")
     parser.add_argument("--cpus", type=count(1, 64), metavar="N", help="vCPUs, instead of the scenarios' own")
     parser.add_argument(
@@ -137,6 +139,7 @@ def run(options: Options) -> int:
         cache=not options.no_cache,
         seeds=options.seeds,
         schbench=options.schbench,
+        workload=options.workload,
         baseline=options.baseline,
         regressions=options.regressions,
     )

@@ -17,6 +17,7 @@ from testbed.judge import (
     kernel,
     liveness,
     machine,
+    own,
     progress,
     share,
     starvation,
@@ -111,6 +112,8 @@ def _unconditional(view: View, baseline: View | None) -> list[Finding]:
     found += kernel.findings(view)
     found += liveness.findings(view)
     found += attach.findings(view, baseline)
+    if not _decisive(found):
+        found += own.findings(view, baseline)
     if view.has_candidate:
         # In a baseline it is a threshold that EEVDF crosses: an excuse for the candidate, no failure of the machine.
         found += starvation.starving(view, baseline)
@@ -186,5 +189,7 @@ _PER_LOAD = frozenset(
         "not-measured",
         "no-baseline",
         "baseline-crosses-too",
+        "workload-broken",
+        "workload-failed",
     )
 )

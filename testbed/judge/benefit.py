@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from statistics import median
 from typing import Literal
 
@@ -13,7 +14,7 @@ from testbed.judge.workloads import SHARE
 from testbed.policy import Policy
 from testbed.scenario import FigureSpec
 from testbed.spec import Clock, RunSpec
-from testbed.stats import compare, needed_samples
+from testbed.stats import compare, needed_samples, share
 from testbed.verdict import Benefit, Figure, Finding
 
 NS_PER_UNIT = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
@@ -39,7 +40,7 @@ def collapse(view: View, baseline: View | None, policy: Policy) -> Iterator[Find
         return
     for spec in view.scenario.figures:
         metric, other = view.metrics.get(spec.name), baseline.metrics.get(spec.name)
-        if metric is None or other is None or not _enough(metric) or not _enough(other):
+        if metric is None or other is None or not _enough(metric, spec) or not _enough(other, spec):
             continue
         if collapsed(metric.value, other.value, metric.unit, spec.better, policy):
             yield _collapse_finding(view, spec, metric, other)
@@ -79,8 +80,26 @@ def _collapse_finding(view: View, spec: FigureSpec, metric: Metric, other: Metri
     )
 
 
-def _enough(metric: Metric) -> bool:
-    return metric.samples >= needed_samples(metric.name)
+def _enough(metric: Metric, spec: FigureSpec) -> bool:
+    """Whether it has the samples that a figure of its name needs; a user's program has counted its own."""
+    return metric.samples >= (needed_samples(metric.name) if spec.read is None else 1)
+
+
+MIN_OWN_PAIRS = 3
+"""So many pairs of runs tell of a user's figure how far chance alone puts it apart."""
+WILD = 1e6
+
+
+def _floor(run: RunSpec, spec: FigureSpec, unit: str, ones: Sequence[float], twos: Sequence[float]) -> float:
+    """The share up to which a difference is noise.
+
+    Of a figure that a scenario reads itself no table can know it: there it is as far as two runs of the same scheduler
+    are apart, EEVDF's or the candidate's.
+    """
+    if spec.read is None or run.clock is not Clock.SIM or len(ones) < MIN_OWN_PAIRS:
+        return noise.load().floor(run, spec.name, unit, len(ones))
+    apart = max(share(max(values), min(values)) for values in (ones, twos))
+    return apart if isfinite(apart) else WILD
 
 
 def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
@@ -101,9 +120,10 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
         twos = [two for _, two in both]
         unit = ones[0].unit if ones else ""
         finest = resolution(first.run.spec, unit)
-        floor = max(policy.benefit.indistinct, noise.load().floor(first.run.spec, spec.name, unit, len(both)))
+        values = [one.value for one in ones], [two.value for two in twos]
+        floor = max(policy.benefit.indistinct, _floor(first.run.spec, spec, unit, *values))
         enough = len(both) >= (policy.live_pairs if clock is Clock.LIVE else 1)
-        enough = enough and all(_enough(metric) for metric in (*ones, *twos))
+        enough = enough and all(_enough(metric, spec) for metric in (*ones, *twos))
         value = median(one.value for one in ones) if ones else None
         other = median(two.value for two in twos) if twos else None
         yield Figure(
@@ -120,8 +140,7 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
             resolution=finest,
             floor=floor,
             judgement=compare(
-                [one.value for one in ones],
-                [two.value for two in twos],
+                *values,
                 better=spec.better,
                 resolution=finest,
                 floor=floor,

@@ -503,6 +503,18 @@ _ENTRIES = (
         "look at which probe failed; run attach-detach with fewer cycles to see whether it adds up",
         "    event `health` with `ok: false`",
     ),
+    Entry(
+        "workload-failed",
+        "the user's workload failed",
+        SLOW,
+        _FAIL,
+        "The user's own workload ends well beside EEVDF; beside the candidate it failed, did not end in time, or did "
+        "not say what it was run for.",
+        "A workload that works no longer is worse than a slow one.",
+        "tasks that wait so long that the workload's own time-outs pass, refused forks, a task that never runs",
+        "look at its last words in the run's stream; make every task that ops.enqueue() sees run in the end",
+        "    `build`: not ended in time; killed; beside EEVDF it does",
+    ),
     # --- benefit ---------------------------------------------------------------------------------------------
     Entry(
         "latency-collapse",
@@ -525,6 +537,19 @@ _ENTRIES = (
         "CPUs idle beside queued work, contention on one queue, preemption storms",
         "see `testbed explain crawl` and `testbed explain idle-while-runnable`",
         "    hackbench.time of 12 s against 0.9 s",
+    ),
+    Entry(
+        "workload-worse",
+        "the user's workload got worse",
+        BENEFIT,
+        _FAIL,
+        "A metric of the user's own workload is worse than under EEVDF, by more than its file allows and more than "
+        "noise.",
+        "It is what the machine is there for: no other figure makes up for it.",
+        "the workload's tasks wait longer, run on busy CPUs beside idle ones, or lose their caches more often",
+        "look at the run's timeline (`testbed report CASE`) and at `wait` and `migrations` of the workload; or raise "
+        "`allow_worse` if that much is acceptable",
+        "    `build.time` is 3.1 s, the baseline's 2.4 s (medians): worse by 29.2%, allowed are 5.0%",
     ),
     # --- integrity -------------------------------------------------------------------------------------------
     Entry(
@@ -721,6 +746,19 @@ _ENTRIES = (
         "the load's program failed to start, or its output was not understood",
         "look at the events of that load in the run's stream",
         "    check `gap` of `near`: no figure in runs/002/stream",
+    ),
+    Entry(
+        "workload-broken",
+        "the user's workload does not work",
+        TEST,
+        _ERROR,
+        "The user's own workload failed, did not end in time or gave no figure, and nothing shows that it would beside "
+        "EEVDF.",
+        "What does not work without the candidate says nothing about it.",
+        "a program, library or file that the guest does not have; a `timeout` that is too short for a simulated CPU of "
+        "250 million instructions per second; a pattern that does not fit the output",
+        "look at its last words in the run's stream; try it with busybox' sh; raise `timeout`",
+        "    `build`: exit status 127; last line: sh: make: not found, and no candidate is attached",
     ),
     Entry(
         "step-failed",

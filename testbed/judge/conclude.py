@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.case import OUTCOME_FILE, VERDICT_FILE, Case, RunEvidence, canonical_json, write_atomic
 from testbed.errors import ExitCode
-from testbed.judge import benefit, truth_table, unseen
+from testbed.judge import benefit, own, truth_table, unseen
 from testbed.judge.assess import Assessment, assess
 from testbed.policy import Demand, Policy
 from testbed.policy import facts as policy_facts
@@ -35,7 +35,7 @@ from testbed.verdict import (
 JUDGE_VERSION = 4
 """Raised whenever the same evidence may get another verdict."""
 
-_BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse"))
+_BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse", "workload-worse"))
 
 Key = tuple[str, Clock]
 
@@ -210,7 +210,13 @@ def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[A
         if other:
             _look_at_reference(part, ones)
         part.figures = list(benefit.figures(measured, policy))
-        _live_collapse(part, policy, first[0], benefit.figures(against_eevdf, policy), statuses)
+        beside_eevdf = list(benefit.figures(against_eevdf, policy))
+        _live_collapse(part, policy, first[0], beside_eevdf, statuses)
+        for finding in own.worse(first[0].view, beside_eevdf):
+            # All pairs together say so: they repeat each other.
+            part.findings.append(finding.model_copy(update={"confirmed": True}))
+            part.confirmed = True
+            statuses.append(Status.FAIL)
     seeds = {one.view.run.spec.seed for one in first}
     missing = _missing(case, demand, policy, seeds, built=built)
     if not missing and Status.MISS in statuses:
@@ -322,7 +328,7 @@ def _live_collapse(
 
 def _missing(case: Case, demand: Demand, policy: Policy, seeds: set[int], *, built: bool) -> str:
     """Why a demanded part did not run, or not often enough; empty if it did."""
-    wanted = policy.seeds if demand.clock is Clock.SIM and demand.seed is None else 1
+    wanted = max(policy.seeds, demand.seeds) if demand.clock is Clock.SIM and demand.seed is None else 1
     if len(seeds) >= wanted:
         return ""
     if not built:
@@ -417,7 +423,17 @@ def _load(finding: Finding) -> str:
 
 
 _TOLD_PER_LOAD = frozenset(
-    ("canary-starved", "crawl", "unfair-share", "latency-collapse", "throughput-collapse", "not-measured")
+    (
+        "canary-starved",
+        "crawl",
+        "unfair-share",
+        "latency-collapse",
+        "throughput-collapse",
+        "not-measured",
+        "workload-broken",
+        "workload-failed",
+        "workload-worse",
+    )
 )
 
 

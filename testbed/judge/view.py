@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 
 from testbed.case import CONSOLE_FILE, OUTCOME_FILE, STREAM_FILE, Event, RunEvidence, printable
 from testbed.judge import workloads
 from testbed.judge.catalogue import CODES
-from testbed.scenario import CLASSES, THROUGHPUT, Job, Scenario, parse_job
+from testbed.scenario import CLASSES, THROUGHPUT, FigureSpec, Job, Scenario, parse_job
 from testbed.status import Status
 from testbed.verdict import EvidenceRef, Finding, Measurement
 
@@ -151,6 +151,12 @@ class View:
         """Everything that one source said, in order."""
         return "".join(event.text("text") for event in self.run.stream.of("log") if event.text("source") == source)
 
+    def lost(self, source: str) -> int:
+        """Bytes of what one source said that the guest did not pass on."""
+        return max(
+            (event.integer("lost") for event in self.run.stream.of("log") if event.text("source") == source), default=0
+        )
+
     def log_line(self, source: str) -> int | None:
         """The stream's line where a source begins to speak."""
         return next(
@@ -201,7 +207,24 @@ class View:
             lasted = self._lasted(exec_name)
             if lasted is not None and any(figure.name == lasted.name for figure in self.scenario.figures):
                 result.setdefault(lasted.name, lasted)
+        for figure in self.scenario.figures:
+            read = self._read(figure) if figure.read is not None else None
+            if read is not None:
+                result[read.name] = read
         return result
+
+    def _read(self, figure: FigureSpec) -> Metric | None:
+        """A figure of which the scenario says how it is read."""
+        assert figure.read is not None
+        if figure.read.duration:
+            lasted = self._lasted(figure.program)
+            return lasted and replace(lasted, name=figure.name)
+        source = f"exec:{figure.program}"
+        one = None if self.lost(source) else workloads.read_figure(figure.name, figure.read, self.log(source))
+        if one is None:
+            return None
+        ref = EvidenceRef(file=f"{self.run.name}/{STREAM_FILE}", line=self.log_line(source))
+        return Metric(one.name, one.unit, one.value, one.samples, ref)
 
     def _lasted(self, program: str) -> Metric | None:
         """How long a program took, from its `exec` to the end of the `wait` for it; the runner looks each 5 ms."""

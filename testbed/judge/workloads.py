@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs print, as measurements: schbench (JSON and tables), hackbench (`Time:`), cyclictest and rt-app."""
+"""What programs print, as measurements: schbench, hackbench, cyclictest, rt-app, and what the user says is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from testbed.scenario import Reading
 from testbed.verdict import Measurement
 
 _HACKBENCH = re.compile(r"^Time: (\d+(?:\.\d+)?)\s*$", re.MULTILINE)
@@ -27,6 +28,62 @@ _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _RT_APP_ROW = re.compile(r"\s*\d{1,4}" + r"\s+(\d{1,15})" * 6 + r"\s+(-?\d{1,15})" + r"\s+(\d{1,15})" * 3, re.ASCII)
 SHARE = "share"
 """Unit of a part of a whole, from 0 to 1."""
+
+
+_NUMBER = re.compile(r"[+]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][-+]?\d{1,3})?")
+MAX_READ = 64 << 10
+"""Of an output whose meaning the user tells, only the last of it is looked at."""
+MAX_LINE = 1000
+
+
+def read_figure(name: str, reading: Reading, output: str) -> Measurement | None:
+    """The number that `output` holds where `reading` says; None if there is none.
+
+    Whatever the output is, this ends and raises nothing; a line's first 1000 characters are matched.
+    """
+    tail = output[-MAX_READ:]
+    values: list[float] = []
+    if reading.regex is not None:
+        pattern = re.compile(reading.regex, re.ASCII)
+        matches = (pattern.search(line[:MAX_LINE]) for line in tail.splitlines())
+        values = [value for found in matches if found is not None and (value := _value(found[1])) is not None]
+    elif reading.json_path is not None:
+        for texts in (tail.splitlines(), [tail[max(0, tail.find("{")) :]]):
+            found = (_at(_parsed(text), reading.json_path) for text in texts)
+            values = values or [value for value in found if value is not None]
+    if not values:
+        return None
+    return Measurement(name=name, unit=reading.unit, value=values[-1], samples=len(values))
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _at(value: object, path: str) -> float | None:
+    """The number at a place such as `latency.p99`, or `runs.0.time`."""
+    for key in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isascii() and key.isdigit() and len(key) < 6 and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    return _value(value) if isinstance(value, str) else _bounded(value)
+
+
+def _value(text: str | None) -> float | None:
+    return _bounded(float(text)) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def _bounded(number: float) -> float | None:
+    """The number, if it is one that can be compared: neither negative nor beyond all bounds."""
+    return float(number) if 0 <= number < _LARGEST else None
 
 
 def measurements(program: str, name: str, output: str) -> tuple[Measurement, ...]:

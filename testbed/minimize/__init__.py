@@ -51,6 +51,7 @@ from testbed.status import Status
 from testbed.verdict import Finding, Outcome
 from testbed.vm import snapshot
 from testbed.vm.guest import Boot, Guest
+from testbed.workload import OWN, WORKLOADS
 
 DIRECTORY = "minimized"
 RESULT_FILE = "minimized.json"
@@ -366,7 +367,7 @@ class _Bench:
     def _files(self, fresh: Path, setup: Setup) -> None:
         """Everything of the case but its runs."""
         case, scenario = self._target.case, setup.scenario
-        for folder in ("candidate", "workloads"):
+        for folder in ("candidate", WORKLOADS, OWN):
             if (case.path / folder).is_dir():
                 shutil.copytree(case.path / folder, fresh / folder, symlinks=True)
         (fresh / SCENARIOS_DIR).mkdir()

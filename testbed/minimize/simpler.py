@@ -274,7 +274,7 @@ def _changed(setup: Setup, what: str, **update: Any) -> Iterator[Simpler]:
     # A figure of what is gone can't be told; whether the failure needed it the trial shows.
     changed = changed.model_copy(
         update={
-            "needs": Needs(programs=tuple(name for name in changed.needs.programs if name in used)),
+            "needs": _needs(changed.needs, used),
             "checks": tuple(one for one in changed.checks if one.load in names),
             "figures": tuple(one for one in changed.figures if one.name.partition(".")[0] in names),
         }
@@ -285,6 +285,12 @@ def _changed(setup: Setup, what: str, **update: Any) -> Iterator[Simpler]:
         return
     if not any(mistakes(found.scenario, changed.name)) and size(found) < size(setup):
         yield Simpler(what, found)
+
+
+def _needs(now: Needs, used: set[str]) -> Needs:
+    """What is still used of what a scenario needs."""
+    programs = {"programs": tuple(name for name in now.programs if name in used)}
+    return Needs.model_validate({**programs, "workload": now.workload} if now.workload else programs)
 
 
 def _consistent(steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -159,6 +159,12 @@ def _question(case: Case, artifact: Artifact, work: Path) -> Question:
     policy = case.policy()
     inputs = archives(artifact, files_of(case.path), work)
     seeds = {run.spec.seed for run in case.runs if run.clock is Clock.SIM}
+    if facts.tool.workload is not None or any(one.needs.workload for one in case.scenarios().values()):
+        raise Refused(
+            "own-workload",
+            "the case ran a workload of its user's, which no policy knows",
+            hint="run the candidate again without `--workload`",
+        )
     given = facts.tool.schbench
     if given is not None and given.origin == "given":
         own = PROGRAMS[SCHBENCH]

@@ -499,6 +499,8 @@ class _Page:
         rows += [("QEMU", tool.qemu, tool.qemu_sha256), ("guest's runner", "", tool.runner_sha256)]
         if tool.schbench is not None:
             rows.append((f"schbench ({tool.schbench.origin})", tool.schbench.name, tool.schbench.sha256))
+        if tool.workload is not None:
+            rows.append(("workload", tool.workload.name, tool.workload.sha256))
         rows += [
             ("testbed", f"{tool.testbed}, judging rules {tool.judge}, clang {tool.clang}", ""),
             ("verdict", f"exit code {verdict.exit_code}", verdict.id),

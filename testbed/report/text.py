@@ -102,6 +102,8 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
     if (schbench := verdict.tool.schbench) is not None:
         whose = "our own" if schbench.origin == "image" else f"{schbench.name}, as given"
         yield from _labelled("schbench", f"{whose}, sha256 {schbench.sha256[:16]}", width)
+    if (own := verdict.tool.workload) is not None:
+        yield from _labelled("workload", f"{own.name}, sha256 {own.sha256[:16]}", width)
     if not verdict.complete:
         yield from _labelled("complete", "no: something that the policy requires did not run", width)
     modes = sum(one.mode is not None for one in verdict.not_checked)

@@ -39,6 +39,7 @@ from testbed.scenario import (
 )
 from testbed.spec import Clock, Role, RunSpec, Topology, sha256
 from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
+from testbed.yamlfile import plain, write
 
 # Property tests share the machine with guests: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -84,7 +85,9 @@ class Script:
         failing: detail by verb: the step is done with `ok: false`.
         figures: measured values by `load.name` or `load.name.stat`; of one hog `load.work.TASK`. What is not given of
             CPU time and of CPUs idle beside waiting tasks is as work and idle time say.
+            `PROGRAM.ran_ms`: how long a program is waited for.
         oracle: whether the guest's oracle watches.
+        output_lost: bytes of programs' output that were dropped.
         lost_in: verb of the step in which the stream ends for good.
         tail: bytes behind the last line.
         insert: bytes before the line with this number (from 1).
@@ -96,6 +99,7 @@ class Script:
     figures: Mapping[str, float] = field(default_factory=dict)
     oracle: bool = True
     output: Mapping[str, str] = field(default_factory=dict)
+    output_lost: int = 0
     lost_in: str = ""
     tail: str = ""
     insert: Mapping[int, str] = field(default_factory=dict)
@@ -166,7 +170,9 @@ def simulate(job: str, scenario: Scenario, script: Script, *, candidate: bool) -
                 running[words[1]] = ("exec", 1)
                 program = next((name for name, path in PROGRAMS.items() if path == words[2]), "")
                 text = script.output.get(words[1], OUTPUT.get(program, ""))
-                writer.send("log", source=f"exec:{words[1]}", text=text, lost=0)
+                writer.send("log", source=f"exec:{words[1]}", text=text, lost=script.output_lost)
+            case "wait":
+                writer.t += int(script.figures.get(f"{words[1]}.ran_ms", 0)) * MS
             case "begin":
                 window = words[1]
             case "end":
@@ -277,6 +283,7 @@ class CaseBuilder:
     controls: list[Control] = field(default_factory=list)
     demands: list[tuple[str, str, bool]] = field(default_factory=list)
     seeds: int = 1
+    own: dict[str, Scenario] = field(default_factory=dict)
     files: str = "f" * 64
     baseline: BaselineFacts = field(default_factory=BaselineFacts)
     live: LiveProbe = field(default_factory=lambda: LiveProbe(available=False, reason="no KVM"))
@@ -291,10 +298,13 @@ class CaseBuilder:
         facts = CandidateFacts(kind="source", name="sut.bpf.c", sha256="a" * 64, object_sha256=CANDIDATE)
         write_model(self.path / "candidate/artifact.json", Artifact(candidate=facts, findings=findings))
 
-    def demand(self, name: str, clock: str = "sim", *, required: bool = True) -> None:
+    def demand(self, name: str, clock: str = "sim", *, required: bool = True, own: Scenario | None = None) -> None:
+        """Ask for a scenario; `own` is one that is not among ours."""
         self.demands.append((name, clock, required))
-        file = scenario_file(name)
-        write_atomic(self.path / "scenarios" / file.name, file.read_bytes())
+        if own is not None:
+            self.own[name] = own
+        data = scenario_file(name).read_bytes() if own is None else write(plain(own))
+        write_atomic(self.path / "scenarios" / f"{name}.yaml", data)
 
     def run(
         self,
@@ -307,7 +317,7 @@ class CaseBuilder:
         repeats: int | None = None,
     ) -> int:
         script = script or Script()
-        scenario = load(scenario_file(name))
+        scenario = self.own.get(name) or load(scenario_file(name))
         candidate = role is not Role.BASELINE
         words = ("object", "candidate.bpf.o") if candidate else ("none",)
         spec = RunSpec(
