@@ -229,6 +229,11 @@ class OwnWorkload:
         libraries = {one.soname: one.sha256 for one in self.program.libraries} if self.program is not None else {}
         return WorkloadFacts(origin="given", name=self.spec.name, sha256=self.sha256, libraries=libraries)
 
+    def paths(self, file: Path) -> list[Path]:
+        """Every file that it is made of: `file`, from which it was read, what lies beside that, and the program."""
+        program = [self.program.path] if self.program is not None else []
+        return [file, *(file.parent / name for name in self.files), *program]
+
     @cached_property
     def scenario(self) -> Scenario:
         """What a guest does with it."""

@@ -52,6 +52,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--regressions", type=Path, metavar="FILE", help="run these first, instead of the configuration's"
     )
+    parser.add_argument(
+        "--workload", type=Path, metavar="FILE", help="your own workload, instead of the configuration's"
+    )
     parser.add_argument("--base-verdicts", type=Path, metavar="DIR|FILE", help="a gate of the base, to compare with")
     parser.add_argument("--fail-on", choices=["any", "regression"], default="any", help="default: any")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="judge every N-th candidate only, from the I-th on")
@@ -167,7 +170,7 @@ def _config(options: Options) -> tuple[Config, Path | None]:
 
 
 def _settings(options: Options, config: Config) -> Settings:
-    from testbed import policy, regressions
+    from testbed import policy, regressions, workload
     from testbed.gate import session
     from testbed.plan import select
 
@@ -180,13 +183,16 @@ def _settings(options: Options, config: Config) -> Settings:
         jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
         regressions=options.regressions or (Path(config.regressions) if config.regressions is not None else None),
+        workload=options.workload or (Path(config.workload) if config.workload is not None else None),
         run_all=options.run_all,
         fail_on=options.fail_on,
         shard=options.shard,
     )
     given, data = policy.load(settings.policy)
     found = regressions.load(settings.regressions) if settings.regressions is not None else None
-    demanded, _, _ = regressions.demanded(given, data, found, None)
+    own = workload.load(settings.workload) if settings.workload is not None else None
+    demanded, data, _ = regressions.demanded(given, data, found, None)
+    demanded, _ = workload.demanded(demanded, data, own)
     select([demand.name for demand in demanded.scenarios], settings.scenarios)
     return settings
 

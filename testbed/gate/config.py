@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from testbed import policy, regressions
+from testbed import policy, regressions, workload
 from testbed.errors import UsageError
 from testbed.plan import select
 from testbed.spec import Model
@@ -31,6 +31,7 @@ class Config(Model):
         cpus: as `--cpus`.
         seeds: as `--seeds`.
         regressions: file of runs that come first.
+        workload: file of a workload that every candidate is asked about, as `--workload`.
         kernels: reserved for images with several kernels.
     """
 
@@ -43,6 +44,7 @@ class Config(Model):
     cpus: int | None = Field(default=None, ge=1, le=64)
     seeds: int | None = Field(default=None, ge=1, le=1000)
     regressions: str | None = None
+    workload: str | None = None
     kernels: tuple[str, ...] = ()
 
 
@@ -67,7 +69,9 @@ def parse(data: bytes, path: Path) -> Config:
     for place, message, hint in _mistakes(config):
         raise document.error(place, message, hint)
     kept = str(path.parent / config.regressions) if config.regressions is not None else None
-    config = config.model_copy(update={"policy": _policy_from(config.policy, path.parent), "regressions": kept})
+    own = str(path.parent / config.workload) if config.workload is not None else None
+    policy_from = _policy_from(config.policy, path.parent)
+    config = config.model_copy(update={"policy": policy_from, "regressions": kept, "workload": own})
     try:
         given, raw = policy.load(config.policy)
     except UsageError as error:
@@ -76,7 +80,12 @@ def parse(data: bytes, path: Path) -> Config:
         found = regressions.load(Path(kept)) if kept is not None else None
     except UsageError as error:
         raise document.error(("regressions",), error.message, error.hint) from None
-    demanded, _, _ = regressions.demanded(given, raw, found, None)
+    try:
+        theirs = workload.load(Path(own)) if own is not None else None
+    except UsageError as error:
+        raise document.error(("workload",), error.message, error.hint) from None
+    demanded, raw, _ = regressions.demanded(given, raw, found, None)
+    demanded, _ = workload.demanded(demanded, raw, theirs)
     try:
         select([demand.name for demand in demanded.scenarios], config.scenarios)
     except UsageError as error:

@@ -102,6 +102,7 @@ class Asked(Model):
     cpus: int | None
     seeds: int | None
     regressions: str = Field(default="", description="sha256 of the file of runs that come first; empty: there is none")
+    workload: str = Field(default="", description="sha256 over the workload that was given; empty: there is none")
     image: ImageFacts | None = None
     judge: int = Field(description="version of the judging rules")
     testbed: str

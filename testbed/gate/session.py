@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from testbed import __version__, cases, judge, policy
+from testbed import __version__, cases, judge, policy, workload
 from testbed.case import canonical_json
 from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.gate import document as documents
@@ -46,6 +46,7 @@ class Settings:
     cpus: int | None = None
     seeds: int | None = None
     regressions: Path | None = None
+    workload: Path | None = None
     jobs: int = 1
     cache: bool = True
     run_all: bool = False
@@ -90,6 +91,7 @@ class Session:
             cpus=self.settings.cpus,
             seeds=self.settings.seeds,
             regressions=sha256(read(self.settings.regressions)) if self.settings.regressions is not None else "",
+            workload=workload.load(self.settings.workload).sha256 if self.settings.workload is not None else "",
             image=self.image,
             judge=judge.VERSION,
             testbed=__version__,
@@ -196,6 +198,7 @@ class Session:
             cache=settings.cache,
             seeds=settings.seeds,
             regressions=settings.regressions,
+            workload=settings.workload,
         )
 
     def _new_case(self, index: int, entry: Entry) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from testbed import workload
 from testbed.candidate import Candidate, Kind, read_candidate
 from testbed.errors import TestbedError, UsageError
 from testbed.gate import config as configs
@@ -230,6 +231,8 @@ def _settings(root: Path, config: Config, config_file: Path | None) -> set[str]:
         files.append(Path(config.policy))
     if config.regressions is not None:
         files.append(Path(config.regressions))
+    if config.workload is not None:
+        files += workload.load(Path(config.workload)).paths(Path(config.workload))
     return {_below(root, file) for file in files}
 
 

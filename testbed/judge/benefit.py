@@ -88,6 +88,8 @@ def _enough(metric: Metric, spec: FigureSpec) -> bool:
 MIN_OWN_PAIRS = 3
 """So many pairs of runs tell of a user's figure how far chance alone puts it apart."""
 WILD = 1e6
+POLL_S = 0.005
+"""The guest's runner looks so often whether a program has ended."""
 
 
 def _floor(run: RunSpec, spec: FigureSpec, unit: str, ones: Sequence[float], twos: Sequence[float]) -> float:
@@ -119,7 +121,7 @@ def figures(pairs: Sequence[Pair], policy: Policy) -> Iterator[Figure]:
         ones = [one for one, _ in both]
         twos = [two for _, two in both]
         unit = ones[0].unit if ones else ""
-        finest = resolution(first.run.spec, unit)
+        finest = POLL_S if spec.read is not None and spec.read.duration else resolution(first.run.spec, unit)
         values = [one.value for one in ones], [two.value for two in twos]
         floor = max(policy.benefit.indistinct, _floor(first.run.spec, spec, unit, *values))
         enough = len(both) >= (policy.live_pairs if clock is Clock.LIVE else 1)

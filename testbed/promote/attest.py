@@ -79,6 +79,7 @@ def attest(place: Path, desk: Desk, *, self_signed: bool, now: datetime | None =
     """
     case = Case.open(place)
     verdict = _passed(case)
+    _no_own_workload(case)
     artifact = load_artifact(case.path / "candidate")
     image = desk.image(case, case.runs)
     _same_bytes(artifact, image)
@@ -110,6 +111,24 @@ def _passed(case: Case) -> Verdict:
             hint="run the candidate again without `--baseline`",
         )
     return verdict
+
+
+def _no_own_workload(case: Case) -> None:
+    """No workload of the user's had a say."""
+    given = case.facts.tool.schbench
+    if given is not None and given.origin == "given":
+        own = PROGRAMS[SCHBENCH]
+        raise Refused(
+            "own-workload",
+            f"the case ran another schbench than the image's `{own}`, which no policy knows",
+            hint="run the candidate again with our own schbench",
+        )
+    if case.facts.tool.workload is not None or any(one.needs.workload for one in case.scenarios().values()):
+        raise Refused(
+            "own-workload",
+            "the case ran a workload of its user's, which no policy knows",
+            hint="run the candidate again without `--workload`",
+        )
 
 
 def _same_bytes(artifact: Artifact, image: Image) -> None:
@@ -159,20 +178,6 @@ def _question(case: Case, artifact: Artifact, work: Path) -> Question:
     policy = case.policy()
     inputs = archives(artifact, files_of(case.path), work)
     seeds = {run.spec.seed for run in case.runs if run.clock is Clock.SIM}
-    if facts.tool.workload is not None or any(one.needs.workload for one in case.scenarios().values()):
-        raise Refused(
-            "own-workload",
-            "the case ran a workload of its user's, which no policy knows",
-            hint="run the candidate again without `--workload`",
-        )
-    given = facts.tool.schbench
-    if given is not None and given.origin == "given":
-        own = PROGRAMS[SCHBENCH]
-        raise Refused(
-            "own-workload",
-            f"the case ran another schbench than the image's `{own}`, which no policy knows",
-            hint="run the candidate again with our own schbench",
-        )
     return Question(
         policy=policy,
         scenarios=case.scenarios(),

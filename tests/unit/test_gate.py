@@ -120,6 +120,26 @@ def test_a_changed_regression_file_judges_every_candidate(repo: Path) -> None:
     assert "`kept` is changed" in found.notes[0]
 
 
+def test_a_changed_workload_judges_every_candidate(repo: Path) -> None:
+    metrics = "metrics: [{name: time, better: lower, duration: true}]"
+    (repo / "bench").mkdir()
+    (repo / "bench/run.sh").write_text("echo 1\n")
+    (repo / "bench/serve.yaml").write_text(f"schema: testbed.workload/1\nname: serve\nargv: [run.sh]\n{metrics}\n")
+    file = repo / "testbed.yaml"
+    file.write_text("schema: testbed.gate-config/1\nworkload: bench/serve.yaml\nscenarios: serve\n")
+    commit(repo)
+    config = configs.load(file)
+    assert config.workload == str(repo / "bench/serve.yaml")
+    assert look(repo, "HEAD", config=config).changed == ()
+    (repo / "bench/run.sh").write_text("echo 2\n")
+    found = look(repo, "HEAD", config=config)
+    assert len(found.changed) == 3
+    assert "`bench/run.sh` is changed" in found.notes[0]
+    (repo / "bench/run.sh").unlink()
+    with pytest.raises(ScenarioError, match=r"testbed.yaml:2: .*serve.yaml:3: `run.sh` is neither a file"):
+        configs.load(file)
+
+
 def test_what_only_moved_is_not_judged_and_what_is_gone_is_told(repo: Path) -> None:
     (repo / "moved").mkdir()
     git(repo, "mv", "other/three.bpf.c", "moved/three.bpf.c")

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from testbed import policy, regressions, trial, workload
 from testbed.case import Case, write_atomic
 from testbed.errors import ScenarioError, UsageError
-from testbed.judge import judge
+from testbed.judge import judge, write_verdict
 from testbed.judge.workloads import read_figure
 from testbed.minimize.simpler import pinned, simplifications, size
 from testbed.plan import plan
+from testbed.promote.attest import Refused, attest
 from testbed.report import render
 from testbed.scenario import Reading, Scenario, job_text, parse, parse_job
 from testbed.spec import Role, Topology
@@ -354,6 +355,15 @@ def test_a_scheduler_that_is_ejected_is_told_as_that(own: OwnWorkload, tmp_path:
     verdict = judged(tmp_path, own, [(gone, said(7))])
     assert verdict.verdict is Outcome.REJECT
     assert verdict.title == "runnable task stall in workload-serve"
+
+
+def test_nobody_attests_what_no_policy_knows(own: OwnWorkload, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, own, [(said(1000), said(1000))] * 3)
+    write_verdict(tmp_path / "case", verdict)
+    nothing: Any = None  # it is refused before any guest is wanted
+    with pytest.raises(Refused, match="a workload of its user's") as caught:
+        attest(tmp_path / "case", nothing, self_signed=True)
+    assert caught.value.code == "own-workload"
 
 
 def test_the_case_is_judged_again_without_the_file(own: OwnWorkload, tmp_path: Path) -> None:
