@@ -58,6 +58,7 @@ class Question:
         baseline_files: the same of the baseline's jobs.
         image: id of the image.
         seeds: orders of events in `sim`.
+        first_seed: of them; the others are those that follow it.
         programs: words that stand for a program of the image, where another one takes its place.
         reference: what figures are compared with, None for EEVDF.
     """
@@ -74,6 +75,7 @@ class Question:
     baseline_files: str
     image: str
     seeds: int
+    first_seed: int = FIRST_SEED
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reference: Reference | None = None
 
@@ -130,7 +132,7 @@ def _rounds(question: Question, scenario: Scenario, demand: Demand) -> Sequence[
     """Candidate and baseline in turn: by seed in `sim`, A-B-A-B in `live`. A reference runs where there are figures."""
     sim = demand.clock is Clock.SIM
     rounds = max(question.seeds, demand.seeds) if sim else question.policy.live_pairs
-    seeds = [FIRST_SEED + (number if sim else 0) for number in range(rounds)]
+    seeds = [question.first_seed + number if sim else FIRST_SEED for number in range(rounds)]
     if sim and demand.seed is not None:
         seeds = [demand.seed]
     roles = [Role.CANDIDATE, Role.BASELINE]

@@ -36,7 +36,7 @@ from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
-from testbed.plan import Plan, Question, Reference, plan, select
+from testbed.plan import FIRST_SEED, Plan, Question, Reference, plan, select
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.run import Pool
@@ -68,6 +68,7 @@ class Request:
         keep: `cases prune` leaves this case alone.
         cache: sim runs that were done before are not done again.
         seeds: orders of events in `sim`, in place of the policy's.
+        first_seed: of them; another one asks about orders that nobody has seen yet.
         schbench: a schbench to run in the place of ours.
         workload: file of a workload of the user's (testbed/workload.py).
         baseline: what figures are compared with: `eevdf`, a file, a program with its options, a case.
@@ -85,6 +86,7 @@ class Request:
     keep: bool = False
     cache: bool = True
     seeds: int | None = None
+    first_seed: int = FIRST_SEED
     schbench: Path | None = None
     workload: Path | None = None
     baseline: str = baseline.EEVDF
@@ -239,6 +241,7 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
         baseline_files="0" * 64,
         image=image.id,
         seeds=request.seeds or demanded.seeds,
+        first_seed=request.first_seed,
         reference=_rehearsed(request),
     )
     for spec in plan(question).specs:
@@ -401,6 +404,7 @@ def _question(
         baseline_files=inputs.baseline,
         image=image.manifest.id,
         seeds=request.seeds or demanded.seeds,
+        first_seed=request.first_seed,
         programs={SCHBENCH: schbench.argv} if schbench is not None and schbench.argv else {},
         reference=None
         if reference is None

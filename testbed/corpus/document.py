@@ -137,7 +137,7 @@ def conclude(
         testbed=testbed,
         interrupted=interrupted,
         exit_code=int(_exit_code(rows, interrupted=interrupted)),
-        tables=tuple(_tables(rows)),
+        tables=tuple(tables(rows)),
         rows=tuple(rows),
         elapsed_s=round(sum(row.elapsed_s for row in rows), 1),
     )
@@ -153,7 +153,8 @@ def _exit_code(rows: Sequence[Row], *, interrupted: bool) -> ExitCode:
     return ExitCode.INCONCLUSIVE if Result.UNCLEAR in results else ExitCode.PASS
 
 
-def _tables(rows: Sequence[Row]) -> Iterator[Table]:
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """What each part of the corpus that is among the rows adds up to."""
     for origin in Origin:
         own = [row for row in rows if row.origin is origin]
         bad = [row for row in own if not row.good]
@@ -215,6 +216,6 @@ def read(path: Path) -> Document:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         raise UsageError(f"`{file}` is no document of the corpus: {where}: {first['msg'].lower()}") from None
-    if found.tables != tuple(_tables(found.rows)):
+    if found.tables != tuple(tables(found.rows)):
         raise UsageError(f"`{file}` is damaged: its tables are not what its rows add up to")
     return found

@@ -20,6 +20,7 @@ from testbed.corpus.header import POLICIES, Header
 from testbed.corpus.members import Member, build_program
 from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.image import Image, schedulers
+from testbed.plan import FIRST_SEED
 from testbed.report.events import Listener, StageEnded, StageStarted
 from testbed.scenario import data_directory
 from testbed.spec import Clock, Model, Topology, sha256
@@ -63,13 +64,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """One scheduler on one machine, as a question."""
+    """One scheduler on one machine, as a question; `first_seed` is that of its first order of events."""
 
     member: Member
     policy: str
     machine_name: str
     machine: Topology | None
     seeds: int | None
+    first_seed: int = FIRST_SEED
 
     @property
     def row(self) -> Row:
@@ -255,6 +257,7 @@ class Session:
                 out=case,
                 cache=self.settings.cache,
                 seeds=asked.task.seeds,
+                first_seed=asked.task.first_seed,
             )
         )
         if self.stop.is_set() and _outcome(asked.task, held.verdict) is Outcome.INCONCLUSIVE:
@@ -286,6 +289,7 @@ class Session:
             task.member.header.scenario,
             task.machine.model_dump(mode="json") if task.machine is not None else None,
             task.seeds,
+            *([task.first_seed] if task.first_seed != FIRST_SEED else []),  # known cases keep their names
             self.image.id,
             judge.VERSION,
             __version__,

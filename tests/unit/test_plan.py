@@ -91,3 +91,10 @@ def test_live_runs_alternate_between_candidate_and_baseline_with_one_seed() -> N
 def test_cpus_override_the_scenarios_topology_in_spec_and_job() -> None:
     for spec in plan(question(machine=Topology(cpus=4, memory_mb=512))).specs:
         assert spec.topology.cpus == 4
+
+
+def test_orders_of_events_may_begin_with_another_one_than_the_first() -> None:
+    sim = {spec.seed for spec in plan(question(seeds=3, first_seed=2000)).specs if spec.clock is Clock.SIM}
+    assert sim == {2000, 2001, 2002}
+    live = plan(question(seeds=3, first_seed=2000, clocks=frozenset({Clock.LIVE}))).specs
+    assert {spec.seed for spec in live} == {0}
