@@ -82,6 +82,24 @@ def render(verdict: PrintedVerdict, case: Case) -> str:
     return _Page(verdict, case).text()
 
 
+def shell(title: str, parts: Sequence[Markup]) -> str:
+    """A page of these parts that needs nothing but itself."""
+    css = _PAGE + draw.STYLE
+    allowed = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        style(css),
+    )
+    body = tag("body", tag("main", *(joined(LINE_END, part) for part in parts), LINE_END))
+    return f"<!doctype html>\n{tag('html', head, LINE_END, body, lang='en')}\n"
+
+
 def picture(run: RunEvidence, event: Event | None = None) -> Markup:
     """The timeline of one run as a file of its own.
 
@@ -165,19 +183,7 @@ class _Page:
         return self.case.sources()
 
     def text(self) -> str:
-        css = _PAGE + draw.STYLE
-        allowed = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode("ascii")
-        policy = f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
         title = f"{WORDS[self.verdict.verdict]}: {self.verdict.candidate.name}"
-        head = tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
-            tag("meta", name="referrer", content="no-referrer"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", title),
-            style(css),
-        )
         parts = [
             self._head(),
             *self._findings(),
@@ -187,8 +193,7 @@ class _Page:
             self._not_checked(),
             self._inputs(),
         ]
-        body = tag("body", tag("main", *(joined(LINE_END, part) for part in parts), LINE_END))
-        return f"<!doctype html>\n{tag('html', head, LINE_END, body, lang='en')}\n"
+        return shell(title, parts)
 
     # --- the answer --------------------------------------------------------------------------------------
 
