@@ -10,7 +10,21 @@ from collections.abc import Callable, Sequence
 
 from testbed import __version__
 from testbed.case import canonical_json
-from testbed.cli import compare, corpus, doctor, gate, image, inspect, lint, minimize, promote, replay, report, run
+from testbed.cli import (
+    compare,
+    corpus,
+    doctor,
+    gate,
+    image,
+    inspect,
+    lint,
+    minimize,
+    nightly,
+    promote,
+    replay,
+    report,
+    run,
+)
 from testbed.cli.parser import EXIT_CODES, Options, Parser, wants_json
 from testbed.errors import Bug, ExitCode, HostError, Interrupted, TestbedError, UsageError
 from testbed.report import error_document
@@ -69,6 +83,20 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"testbed {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for module in (run, report, gate, corpus, replay, minimize, compare, lint, inspect, promote, image, doctor):
+    for module in (
+        run,
+        report,
+        gate,
+        corpus,
+        nightly,
+        replay,
+        minimize,
+        compare,
+        lint,
+        inspect,
+        promote,
+        image,
+        doctor,
+    ):
         module.add(verbs)
     return parser

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`testbed nightly`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.cli.parser import Options, count, verb
+from testbed.cli.run import cancel_on_signal, desk, listen
+from testbed.errors import UsageError
+from testbed.report import Format, parse_formats
+
+if TYPE_CHECKING:
+    from testbed.cli.parser import Verbs
+    from testbed.nightly import Document
+
+EXAMPLES = """\
+  testbed nightly --budget 6h                      what a night of six hours has time for
+  testbed nightly --topology two-llcs two-nodes    everybody on these machines too
+  testbed nightly --image 51d17d2d                 the corpus on another image of the cache as well
+  testbed nightly --issue-file issue.md            an issue's text per regression: issue.md, issue-2.md, …
+"""
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb."""
+    summary = "judge the corpus and the installed schedulers, and compare with the nights before"
+    parser = verb(verbs, "nightly", summary, nightly, EXAMPLES)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="the corpus (default: bpf/ of the clone)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="names that have one of them in it")
+    parser.add_argument("--policy", default="default", help="at least this one; a header may ask for more")
+    parser.add_argument(
+        "--seeds", type=count(0, 100), default=2, metavar="N", help="new orders of events for each (default: 2)"
+    )
+    parser.add_argument(
+        "--topology", nargs="+", default=[], dest="machines", metavar="NAME", help="on each of these machines too"
+    )
+    parser.add_argument(
+        "--image", nargs="+", default=[], dest="images", metavar="ID", help="on each of these images too"
+    )
+    parser.add_argument("--no-installed", action="store_true", help="leave out the `scx_*` on PATH")
+    parser.add_argument("--budget", type=_duration, metavar="DURATION", help="e.g. 6h, 90min; what is left is named")
+    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of all nights; one that was killed goes on")
+    parser.add_argument("--history", type=Path, metavar="FILE", help="default: history.sqlite of --out")
+    parser.add_argument("--issue-file", type=Path, metavar="FILE", help="a text per regression; none: no file")
+    parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        metavar="FORMAT[=FILE]",
+        help="text (default), json, markdown, html; to FILE instead of stdout; may be repeated",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
+
+
+def nightly(options: Options) -> int:
+    """Judge everybody, compare, report."""
+    from testbed import cases, corpus, trial
+    from testbed import image as images
+    from testbed import nightly as nights
+    from testbed.image import schedulers
+    from testbed.nightly.document import PAGE
+    from testbed.report import nightly as report
+
+    formats = _formats(options.format)
+    members = corpus.members(options.folder or corpus.usual_folder())
+    places = [Path(one) for one in os.environ.get("PATH", "").split(os.pathsep) if one]
+    made = schedulers.directory()
+    places += [made / "bin"] if made is not None else []
+    directory = options.out or cases.directory().parent / "nightly"
+    settings = nights.Settings(
+        policy=options.policy,
+        seeds=options.seeds,
+        machines=tuple(options.machines),
+        only=tuple(options.only),
+        jobs=options.jobs or os.cpu_count() or 1,
+        cache=not options.no_cache,
+        budget_s=options.budget,
+    )
+    named = [images.load(one) for one in options.images]
+    with ExitStack() as stack:
+        history = stack.enter_context(nights.History.open(options.history or directory / "history.sqlite"))
+        listener = listen((), options.verbose, stack)
+        usual = images.ensure(listener)
+        stop = threading.Event()
+        cancel_on_signal(stop)
+        session = nights.Session(
+            members,
+            () if options.no_installed else nights.installed(places, members),
+            settings,
+            directory,
+            history,
+            [usual, *(one for one in named if one.id != usual.id)],
+            lambda image: lambda request: trial.hold(request, replace(desk(image, listener), cancelled=stop)),
+            listener,
+            datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            stop,
+            images.list_images,
+        )
+        document = session.run()
+    _write(session.folder(document.night) / PAGE, report.render(document, "html"))
+    _print(document, formats)
+    if options.issue_file is not None:
+        _write_issues(options.issue_file, document)
+    print(f"night: {session.folder(document.night)}", file=sys.stderr)
+    return document.exit_code
+
+
+def _duration(text: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90min or 6h, found `{text}`")
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
+def _formats(words: list[str]) -> tuple[Format, ...]:
+    from testbed.report import nightly as report
+
+    formats = parse_formats(words)
+    for one in formats:
+        if one.name not in report.FORMATS:
+            raise UsageError(f"a night has no format `{one.name}`", hint=f"known: {', '.join(report.FORMATS)}")
+    return formats
+
+
+def _print(document: Document, formats: tuple[Format, ...]) -> None:
+    from testbed.report import nightly as report
+
+    for one in formats:
+        text = report.render(document, one.name)
+        if one.path is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            _write(one.path, text)
+
+
+def _write_issues(file: Path, document: Document) -> None:
+    """FILE for the first regression, FILE-2 for the second; what an earlier night left there goes."""
+    from testbed.report import nightly as report
+
+    worse = [one for one in document.changes if one.worse]
+    numbered = re.compile(rf"{re.escape(file.stem)}(-[0-9]+)?{re.escape(file.suffix)}")
+    for old in file.parent.glob("*") if file.parent.is_dir() else ():
+        if numbered.fullmatch(old.name) and old.is_file():
+            old.unlink()
+    for number, change in enumerate(worse, start=1):
+        place = file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}")
+        _write(place, report.issue(change, document))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"`{path}` can't be written: {(error.strerror or '').lower()}") from error
