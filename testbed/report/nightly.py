@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from testbed.case import canonical_json
@@ -18,6 +19,8 @@ FORMATS = ("text", "json", "markdown", "html")
 MAX_SHOWN = 100
 """Changes and names that are listed; all are in the JSON document."""
 
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 .,:=_-]")
+"""A title is plain text at one place and Markdown at another."""
 _WORDS = {
     ExitCode.PASS: "nothing is worse",
     ExitCode.REJECT: "something is worse than it was",
@@ -56,7 +59,8 @@ def issue(change: Change, document: Document) -> str:
         ("cause", code(change.cause) if change.cause else "not looked for"),
         ("evidence", code(change.case) if change.case else "none"),
     ]
-    body = [f"# nightly: {code(change.name)}: {change.what} is worse", "", "| | |", "|---|---|"]
+    title = _NOT_PLAIN.sub("_", f"nightly: {change.name}: {change.what} is worse")
+    body = [f"# {title}", "", "| | |", "|---|---|"]
     body += [f"| {name} | {words} |" for name, words in rows]
     answer = next((one for one in document.answers if one.row.case == change.case and change.case), None)
     if answer is not None and answer.row.reason:

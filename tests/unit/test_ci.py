@@ -105,3 +105,63 @@ def test_a_pull_request_writes_no_cache() -> None:
     saving = [step for step in steps if "cache/save" in step.get("uses", "")]
     assert ["github.event_name == 'push'" in step["if"] for step in saving] == [True]
     assert not any(re.match(r"actions/cache@", step.get("uses", "")) for step in steps), "it saves by itself"
+
+
+def nightly(root: Path, code: int, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    for script in ("nightly", "nightly-issues"):
+        shutil.copy(ROOT / "ci" / script, root / "ci" / script)
+    (root / ".venv/bin/testbed").write_text(STAND_IN.replace("exit 1", f"exit {code}"))
+    given = {"PATH": os.environ["PATH"], "ARGUMENTS": str(root / "arguments"), **environment}
+    done = subprocess.run(
+        [root / "ci/nightly", "--only", "x y"], env=given, capture_output=True, text=True, check=False
+    )
+    return done, (root / "arguments").read_text().splitlines()
+
+
+def test_a_night_keeps_its_state_and_its_exit_code(copy: Path) -> None:
+    old = copy / "testbed-nightly" / "issue-2.md"
+    old.parent.mkdir()
+    old.write_text("of an earlier night")
+    summary = copy / "summary"
+    done, arguments = nightly(copy, 3, NIGHTLY_BUDGET="90min", GITHUB_STEP_SUMMARY=str(summary))
+    assert done.returncode == 3
+    assert arguments[0] == "nightly"
+    assert arguments[arguments.index("--out") + 1] == str(copy / "testbed-nightly" / "state")
+    assert arguments[arguments.index("--budget") + 1] == "90min"
+    assert arguments[-2:] == ["--only", "x y"]
+    assert not old.exists()
+    assert summary.read_text() == "## ours\n"
+    assert "::stop-commands::" not in done.stdout
+    done, _ = nightly(copy, 1, GITHUB_ACTIONS="true")
+    lines = done.stdout.splitlines()
+    stop = re.fullmatch(r"::stop-commands::([0-9a-f]{32})", lines[0])
+    assert stop is not None
+    assert lines.index(f"::{stop[1]}::") > lines.index("::set-output name=verdict::pass")
+
+
+GH = """\
+#!/bin/sh
+case "$1 $2" in
+"issue list") case $* in *00000000000000aa*) echo 12 ;; esac ;;
+*) printf '%s\\n' "$*" >>"$ARGUMENTS" ;;
+esac
+"""
+
+
+def test_an_open_issue_is_added_to_and_a_new_one_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ARGUMENTS": str(tmp_path / "arguments")}
+    for name, key in (("issue", "00000000000000aa"), ("issue-2", "00000000000000bb")):
+        text = f"# nightly: {name}: verdict is worse\n\nwords\n\n<!-- testbed-nightly {key} -->\n"
+        (tmp_path / f"{name}.md").write_text(text)
+    command = [str(ROOT / "ci/nightly-issues"), str(tmp_path)]
+    subprocess.run(command, env=environment, check=True)
+    assert sorted((tmp_path / "arguments").read_text().splitlines()) == [
+        f"issue comment 12 --body-file {tmp_path}/issue.md",
+        f"issue create --title nightly: issue-2: verdict is worse --body-file {tmp_path}/issue-2.md",
+    ]
+    (tmp_path / "issue.md").write_text("# something else\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is no text of `testbed nightly`" in done.stderr
