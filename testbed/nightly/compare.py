@@ -69,8 +69,10 @@ class Comparison:
         if not answer.question or answer.row.verdict not in decided:
             return
         for night, other in self._history.answered(answer.question, self._night):
-            if other.row.verdict in decided and said(other) != said(answer):
-                yield change(answer, "flaky", True, said(other), f"{said(answer)}, and nothing had changed", night)
+            if other.row.verdict in decided and (said(other), other.latencies) != (said(answer), answer.latencies):
+                words = said(answer) if said(other) != said(answer) else f"{said(answer)} with other figures"
+                told = f"{words}, and nothing that is recorded had changed"
+                yield change(answer, "flaky", True, said(other), told, night)
                 return
 
     def _verdict(self, answer: Answer) -> Iterator[Change]:

@@ -38,7 +38,7 @@ from testbed.nightly.document import (
 )
 from testbed.nightly.history import History
 from testbed.report.events import Listener
-from testbed.spec import Clock
+from testbed.spec import Clock, sha256
 from testbed.trial import Request
 from testbed.trial import Result as Held
 from testbed.verdict import Outcome, Verdict
@@ -48,6 +48,8 @@ CANDIDATES_DIR = "candidates"
 DIVERGED = ("run-diverged", "not-reproduced")
 SEEDS_APART = 1000
 """First seeds of two nights; more orders than this are not asked in one."""
+TURN = 10
+"""Nights in which everybody is once judged without the cache of runs; else nobody would see a run not repeat."""
 MAX_BISECTED = 5
 """Changed verdicts of a night that are searched for their cause; each costs a few judgements."""
 
@@ -230,12 +232,24 @@ class Session:
         if rows and not self.stop.is_set():
             settings = corpus.Settings(policy=self.settings.policy, jobs=self.settings.jobs, cache=self.settings.cache)
             session = corpus.Session(
-                part.tasks, settings, folder, part.image, self.trial(part.image), self.listener, self.stop
+                part.tasks, settings, folder, part.image, self._trial(part.image, night), self.listener, self.stop
             )
             rows = list(session.run().rows)
         found = [self._answer(part, task, row, folder) for task, row in zip(part.tasks, rows, strict=True)]
         self.history.record(night, found)
         return found
+
+    def _trial(self, image: Image, night: int) -> _Trial:
+        """Judges one candidate; each in its turn from nothing."""
+        trial = self.trial(image)
+
+        def hold(request: Request) -> Held:
+            program, *options = (request.candidate,) if isinstance(request.candidate, str) else request.candidate
+            name = " ".join([Path(program).name, *options])  # where it lies differs from night to night
+            turn = int(sha256(name.encode())[:8], 16) % TURN == night % TURN
+            return trial(replace(request, cache=request.cache and not turn))
+
+        return hold
 
     def _answer(self, part: _Part, task: Task, row: corpus.Row, folder: Path) -> Answer:
         place = str((folder / row.case).relative_to(self.directory)) if row.case else ""

@@ -196,14 +196,40 @@ def test_the_same_question_has_one_answer(bench: Bench, verdicts: dict[str, Verd
     assert third.exit_code == ExitCode.REJECT
 
 
+def test_figures_too_repeat_under_sim(bench: Bench, verdicts: dict[str, Verdict]) -> None:
+    bench.night()
+    bench.answer = usual(verdicts, fair="slow")
+    (flaky,) = (one for one in bench.night().changes if one.what == "flaky")
+    assert (flaky.name, flaky.now) == (
+        "fair",
+        "passed with other figures, and nothing that is recorded had changed",
+    )
+
+
+def test_everybody_is_run_from_nothing_in_turn(bench: Bench, verdicts: dict[str, Verdict]) -> None:
+    fresh: list[str] = []
+    good = usual(verdicts)
+
+    def answer(request: Request, image: Image) -> Verdict:
+        fresh.extend([] if request.cache else [Path(str(request.candidate)).name])
+        return good(request, image)
+
+    bench.answer = answer
+    for _ in range(10):
+        bench.night()
+    assert sorted(fresh) == ["fair.bpf.c", "loses.bpf.c", "unseen.bpf.c"]
+
+
 def test_a_wait_that_grew_beyond_chance_is_a_regression(bench: Bench, verdicts: dict[str, Verdict]) -> None:
     bench.night()
+    (bench.place / "bpf/good/fair.bpf.c").write_text(f"{GOOD}\nint slower;\n")
     bench.answer = usual(verdicts, fair="slow")
     second = bench.night()
     slower = [one for one in second.changes if one.what == "latency"]
     assert slower and slower[0].worse and slower[0].before.startswith("starvation: plain.gap.p50: ")
     assert second.exit_code == ExitCode.REJECT
     assert second.nights[1].latency_ratio is not None and second.nights[1].latency_ratio > 1
+    (bench.place / "bpf/good/fair.bpf.c").write_text(GOOD)
     bench.answer = usual(verdicts)
     assert all(not one.worse for one in bench.night().changes)
 
