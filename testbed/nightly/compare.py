@@ -139,6 +139,7 @@ def change(
             "machine": answer.row.machine,
             "policy": answer.row.policy,
             "image": answer.image,
+            "first_seed": answer.first_seed,
             "before": before,
             "now": now,
             "since": since,

@@ -83,6 +83,7 @@ class Change(Model):
     machine: str = ""
     policy: str
     image: str
+    first_seed: int = Field(default=0, description="of the orders of events; 0: the usual ones")
     before: str
     now: str
     since: int | None = Field(default=None, description="the night of `before`; null: it is of this night")

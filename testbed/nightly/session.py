@@ -45,6 +45,7 @@ from testbed.verdict import Outcome, Verdict
 
 NIGHTS_DIR = "nights"
 CANDIDATES_DIR = "candidates"
+BISECT_DIR = "bisect"
 DIVERGED = ("run-diverged", "not-reproduced")
 SEEDS_APART = 1000
 """First seeds of two nights; more orders than this are not asked in one."""
@@ -200,7 +201,7 @@ class Session:
         words = self.settings.only
         programs = [one for one in self.programs if not words or any(word in one.name for word in words)]
         more = self.base(programs) if programs else []
-        yield _Part(Kind.AGAIN, usual, False, list(self._again(base, night)))
+        yield _Part(Kind.AGAIN, usual, False, list(self._again([*base, *more], night)))
         yield _Part(Kind.CORPUS, usual, False, base)
         yield _Part(Kind.INSTALLED, usual, False, more)
         yield _Part(Kind.FRESH, usual, False, list(self._fresh([*base, *more], night)))
@@ -345,10 +346,12 @@ class Session:
 
     def _with_causes(self, changes: Sequence[Change], comparison: Comparison, night: int) -> Iterator[Change]:
         """The changes, those for the worse of a known scheduler with what the bisection says."""
-        known = {(one.kind, one.row.name, one.row.machine, one.image): one for one in comparison.answers}
+        known = {
+            (one.kind, one.row.name, one.row.machine, one.image, one.first_seed): one for one in comparison.answers
+        }
         left = MAX_BISECTED
         for change in changes:
-            answer = known[change.kind, change.name, change.machine, change.image]
+            answer = known[change.kind, change.name, change.machine, change.image, change.first_seed]
             before = comparison.before(answer)
             if change.what != "verdict" or not change.worse or before is None:
                 yield change
@@ -357,7 +360,11 @@ class Session:
                 yield change.model_copy(update={"cause": f"the orders of events, from {answer.first_seed} on"})
                 continue
             if change.kind is Kind.AGAIN or answer.named or not left or self.stop.is_set():
-                why = "the time was over" if self.stop.is_set() else "not for changes of this kind, or so many of them"
+                why = (
+                    "the time was over"
+                    if self.stop.is_set()
+                    else "only for usual orders of events on the usual image, and not for so many"
+                )
                 yield change.model_copy(update={"cause": f"not looked for: {why}"})
                 continue
             left -= 1
@@ -373,7 +380,7 @@ class Session:
         then, rules = self.history.asked(since), ""
         if (then.testbed, then.judge) != (__version__, judge.VERSION):
             rules = f"testbed {then.testbed} → {__version__}, rules {then.judge} → {judge.VERSION}"
-        jury = _Jury(self, self.folder(night) / "bisect", answer, before)
+        jury = _Jury(self, self.folder(night) / BISECT_DIR, answer, before)
         try:
             return bisect.search(bisect.path(candidates, images), jury.there, jury.bad, rules)
         except Interrupted:
@@ -389,7 +396,7 @@ class Session:
         for answer in document.answers:
             if answer.row.case and answer.row.case not in kept:
                 shutil.rmtree(self.directory / answer.row.case, ignore_errors=True)
-        for left in self.folder(night).glob(f"*/{PROGRAMS_DIR}"):
+        for left in (*self.folder(night).glob(f"*/{PROGRAMS_DIR}"), self.folder(night) / BISECT_DIR):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -51,7 +51,7 @@ def issue(change: Change, document: Document) -> str:
     facts = document.nights[-1]
     rows = [
         ("scheduler", code(change.name)),
-        ("asked", f"{change.kind}, policy {code(change.policy)}" + _on(change)),
+        ("asked", code(f"{change.kind}, policy {change.policy}{_place(change)}")),
         ("before", f"{code(change.before)}, {_since(change)}"),
         ("now", f"{code(change.now)}, night {document.night}"),
         ("image", code(change.image[:16])),
@@ -72,8 +72,9 @@ def _title(document: Document) -> str:
     return f"night {document.night}: {_WORDS[ExitCode(document.exit_code)]}"
 
 
-def _on(change: Change) -> str:
-    return f", machine {code(change.machine)}" if change.machine else ""
+def _place(change: Change) -> str:
+    place = f" on {change.machine}" if change.machine else ""
+    return f"{place}, orders of events from {change.first_seed} on" if change.first_seed else place
 
 
 def _since(change: Change) -> str:
@@ -81,8 +82,8 @@ def _since(change: Change) -> str:
 
 
 def _line(change: Change) -> str:
-    place = f" on {change.machine}" if change.machine else ""
-    told = f"{change.kind} {change.name}{place}: {change.what}: {change.before} ({_since(change)}) -> {change.now}"
+    told = f"{change.kind} {change.name}{_place(change)}: {change.what}: "
+    told += f"{change.before} ({_since(change)}) -> {change.now}"
     return harmless(f"{told}; cause: {change.cause}" if change.cause else told)
 
 
@@ -173,7 +174,7 @@ def _table(found: Sequence[Change]) -> Markup:
         *(
             tag(
                 "tr",
-                tag("td", f"{one.kind}: {one.name}{f' on {one.machine}' if one.machine else ''}"),
+                tag("td", f"{one.kind}: {one.name}{_place(one)}"),
                 tag("td", one.what),
                 tag("td", f"{one.before} ({_since(one)})"),
                 tag("td", one.now),
