@@ -167,15 +167,14 @@ def _page(document: Document) -> Iterator[Markup]:
 
 
 def _table(found: Sequence[Change]) -> Markup:
-    heads = ("scheduler", "what", "before", "now", "cause", "evidence")
+    heads = ("scheduler", "before", "now", "cause", "evidence")
     return tag(
         "table",
         tag("tr", *(tag("th", name, scope="col") for name in heads)),
         *(
             tag(
                 "tr",
-                tag("td", f"{one.kind}: {one.name}{_place(one)}"),
-                tag("td", one.what),
+                tag("td", f"{one.kind}: {one.name}{_place(one)}", tag("div", one.what, class_="quiet")),
                 tag("td", f"{one.before} ({_since(one)})"),
                 tag("td", one.now),
                 tag("td", one.cause),
