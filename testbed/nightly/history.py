@@ -8,18 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from testbed.corpus import Result
 from testbed.errors import HostError, UsageError
 from testbed.nightly.document import Answer, Asked, Kind, NightFacts
+from testbed.spec import Model
 
 APPLICATION_ID = 0x7462_6E31
 VERSION = 1
 KEEP_FACTS = 90
 """Nights that the trends show."""
 
+_M = TypeVar("_M", bound=Model)
 _EXPECTED = (Result.NAMED, Result.PASSED)
 _TABLES = f"""\
 CREATE TABLE nights (night INTEGER PRIMARY KEY, asked TEXT NOT NULL, began TEXT NOT NULL, facts TEXT);
@@ -75,8 +78,8 @@ class History:
                 yield cls(file, connection)
             except sqlite3.OperationalError as error:
                 raise HostError(f"the history `{file}` can't be used: {error}") from error
-            except (sqlite3.DatabaseError, ValidationError) as error:
-                raise _damaged(file, str(error).splitlines()[0]) from error
+            except sqlite3.DatabaseError as error:
+                raise _damaged(file, str(error)) from error
 
     @staticmethod
     def _check(file: Path, connection: sqlite3.Connection) -> None:
@@ -106,6 +109,12 @@ class History:
             raise
         self._connection.execute("COMMIT")
 
+    def _read(self, kind: type[_M], text: str) -> _M:
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            raise _damaged(self._file, str(error).splitlines()[0]) from error
+
     def begin(self, asked: Asked, now: str) -> int:
         """The number of the night: the last one's if it was killed and is asked the same, else a new one's."""
         words = asked.model_dump_json()
@@ -123,7 +132,7 @@ class History:
     def asked(self, night: int) -> Asked:
         """What it was asked."""
         found = self._connection.execute("SELECT asked FROM nights WHERE night = ?", (night,)).fetchone()
-        return Asked.model_validate_json(found[0])
+        return self._read(Asked, found[0])
 
     def record(self, night: int, answers: Sequence[Answer]) -> None:
         """Write answers of a night, in the place of what it said to the same questions before it was killed."""
@@ -145,7 +154,7 @@ class History:
             "SELECT night, answer FROM answers WHERE subject = ? AND night < ? AND ran ORDER BY night DESC LIMIT 1",
             (subject, night),
         ).fetchone()
-        return None if found is None else (int(found[0]), Answer.model_validate_json(found[1]))
+        return None if found is None else (int(found[0]), self._read(Answer, found[1]))
 
     def answered(self, question: str, night: int) -> Iterator[tuple[int, Answer]]:
         """Answers of earlier nights to exactly this question, the newest first."""
@@ -154,7 +163,7 @@ class History:
             (question, night),
         ).fetchall()
         for number, text in rows:
-            yield int(number), Answer.model_validate_json(text)
+            yield int(number), self._read(Answer, text)
 
     def between(self, name: str, first: int, last: int) -> Iterator[Answer]:
         """Every answer about a scheduler of the corpus, or an installed one, in these nights, the oldest first."""
@@ -162,7 +171,7 @@ class History:
             "SELECT answer FROM answers WHERE night BETWEEN ? AND ? AND ran ORDER BY night, subject", (first, last)
         ).fetchall()
         for (text,) in rows:
-            found = Answer.model_validate_json(text)
+            found = self._read(Answer, text)
             if found.row.name == name and found.kind in (Kind.CORPUS, Kind.INSTALLED) and not found.named:
                 yield found
 
@@ -180,7 +189,7 @@ class History:
             "SELECT facts FROM nights WHERE night < ? AND facts NOT NULL ORDER BY night DESC LIMIT ?",
             (night, KEEP_FACTS - 1),
         ).fetchall()
-        return [NightFacts.model_validate_json(row[0]) for row in reversed(rows)]
+        return [self._read(NightFacts, row[0]) for row in reversed(rows)]
 
 
 def _damaged(file: Path, why: str) -> UsageError:
