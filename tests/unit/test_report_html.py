@@ -112,7 +112,9 @@ def parsed(text: str) -> Tags:
 
 
 def test_the_page_is_what_it_was(starved: Case) -> None:
-    assert page(starved) == (GOLDEN / "report.html").read_text()
+    # A verdict's id and a policy's hash change with every word of a policy.
+    found = re.sub(r"\b[0-9a-f]{16}([0-9a-f]{48})?\b", "HASH", page(starved))
+    assert found == (GOLDEN / "report.html").read_text()
 
 
 def test_the_picture_is_what_it_was(starved: Case) -> None:
