@@ -50,8 +50,11 @@ class Comparison:
         if answer.kind is not Kind.FRESH or found is not None:
             return found
         # The first time: new orders of events must say what the usual ones say.
-        usual = self._tonight.get(answer.model_copy(update={"kind": Kind.CORPUS}).subject)
-        return (None, usual) if usual is not None and usual.ran else None
+        for kind in (Kind.CORPUS, Kind.INSTALLED):
+            usual = self._tonight.get(answer.model_copy(update={"kind": kind}).subject)
+            if usual is not None and usual.ran:
+                return None, usual
+        return None
 
     def changes(self) -> list[Change]:
         """Everything that is not as it was, what is worse first."""

@@ -276,6 +276,18 @@ def test_machines_other_images_and_installed_schedulers(bench: Bench, tmp_path: 
     assert bench.night().changes == ()
 
 
+def test_new_orders_of_an_installed_scheduler_are_compared_with_its_usual_ones(
+    bench: Bench, verdicts: dict[str, Verdict]
+) -> None:
+    bench.programs = (Member(Header("scx_mine", Outcome.PASS), Origin.TUNED, words=("/bin/true",), optional=True),)
+    bench.settings = Settings(policy="quick", seeds=1, only=("fair", "scx_mine"))
+    good, bad = usual(verdicts), usual(verdicts, true="reject")
+    bench.answer = lambda request, image: (bad if request.first_seed else good)(request, image)
+    assert [(one.name, one.kind, one.worse) for one in bench.night().changes] == [("scx_mine", Kind.FRESH, True)]
+    bench.night()
+    assert bench.asked[0] == "true@1000", "what failed once is asked first, an installed one too"
+
+
 # --- too short, killed, damaged ------------------------------------------------------------------------------
 
 
