@@ -108,7 +108,7 @@ def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None =
         "policy": policy_facts(raw, demanded),
         "scenarios": results,
         "findings": findings,
-        "not_checked": unseen.not_checked(case, results, looked_at, built=built),
+        "not_checked": unseen.not_checked(case, results, looked_at, figures, built=built),
     }
     return sealed(Verdict(id="", **values))
 

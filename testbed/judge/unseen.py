@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from testbed.case import Case, RunEvidence
 from testbed.judge import modes
@@ -11,14 +11,19 @@ from testbed.judge.assess import Assessment
 from testbed.scenario import Scenario
 from testbed.spec import Clock, Role
 from testbed.status import Status
-from testbed.verdict import NotChecked, ScenarioResult
+from testbed.verdict import Figure, NotChecked, ScenarioResult
 
 _LOOKED = (Status.PASS, Status.FAIL, Status.DONE)
 """A scenario of such a status has been looked at to its end, or to the candidate's."""
 
 
 def not_checked(
-    case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[Assessment], *, built: bool
+    case: Case,
+    results: Sequence[ScenarioResult],
+    looked_at: Sequence[Assessment],
+    figures: Sequence[Figure],
+    *,
+    built: bool,
 ) -> tuple[NotChecked, ...]:
     """Everything that the case leaves open."""
     if not built:
@@ -29,10 +34,12 @@ def not_checked(
                 how="repair what the findings name and run it again",
             ),
         )
-    return tuple(_entries(case, results, looked_at))
+    return tuple(_entries(case, results, looked_at, figures))
 
 
-def _entries(case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[Assessment]) -> Iterator[NotChecked]:
+def _entries(
+    case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[Assessment], figures: Sequence[Figure]
+) -> Iterator[NotChecked]:
     for result in results:
         if not result.required and result.status in (Status.MISS, Status.ERROR):
             yield NotChecked(
@@ -50,6 +57,7 @@ def _entries(case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[
     yield from _concurrency(case, runs)
     yield from _machine(runs)
     yield from _own_timeout(list(scenarios.values()), runs)
+    yield from _guardrails(scenarios, figures)
     kernel = f" {case.facts.kernel.release}" if case.facts.kernel else ""
     yield NotChecked(
         code="host-kernel",
@@ -57,6 +65,21 @@ def _entries(case: Case, results: Sequence[ScenarioResult], looked_at: Sequence[
         how="compare `uname -r` of the host with `kernel.release` of this verdict",
     )
     yield from _modes(results, _longest_s(runs))
+
+
+def _guardrails(scenarios: Mapping[str, Scenario], figures: Iterable[Figure]) -> Iterator[NotChecked]:
+    """Figures that may be worse by less than noise explains, so that a loss between the two is not seen."""
+    for figure in figures:
+        specs = scenarios[figure.scenario].figures
+        limit = next((spec.allow_worse for spec in specs if spec.name == figure.name), None)
+        if limit is None or (figure.judgement != "not measured" and figure.floor <= limit):
+            continue
+        noise = "was not measured" if figure.judgement == "not measured" else f"noise explains {figure.floor:.1%} of it"
+        yield NotChecked(
+            code="noisy-guardrail",
+            reason=f"`{figure.name}` may be worse by {limit:.1%}, and {noise}",
+            how="testbed run … --seeds 10, and a workload that repeats itself better",
+        )
 
 
 def _longest_s(runs: Sequence[RunEvidence]) -> float:

@@ -299,6 +299,8 @@ def test_a_rate_may_fall_so_far_and_no_farther(
             verdict.findings[0].message
         )
         assert "workload-worse" in render(verdict, "text")
+    noisy = [one.reason.split("`")[1] for one in verdict.not_checked if one.code == "noisy-guardrail"]
+    assert noisy == (["serve.rate"] if figure.floor > 0.05 else [])
 
 
 def test_a_longer_time_is_worse_too(own: OwnWorkload, tmp_path: Path) -> None:
@@ -312,6 +314,8 @@ def test_one_pair_has_the_noise_of_the_table(own: OwnWorkload, tmp_path: Path) -
     figure = next(one for one in verdict.benefit.figures if one.name == "serve.rate")
     assert figure.floor > 0.05
     assert figure.judgement == "not distinguishable"
+    noisy = next(one for one in verdict.not_checked if one.code == "noisy-guardrail")
+    assert noisy.reason.startswith("`serve.rate` may be worse by 5.0%, and noise explains ")
 
 
 @pytest.mark.parametrize(
