@@ -177,7 +177,8 @@ def _question(case: Case, artifact: Artifact, work: Path) -> Question:
     facts = case.facts
     policy = case.policy()
     inputs = archives(artifact, files_of(case.path), work)
-    seeds = {run.spec.seed for run in case.runs if run.clock is Clock.SIM}
+    own = {demand.name for demand in policy.scenarios if demand.seed is not None}
+    seeds = {run.spec.seed for run in case.runs if run.clock is Clock.SIM and run.spec.scenario not in own}
     return Question(
         policy=policy,
         scenarios=case.scenarios(),
@@ -190,6 +191,7 @@ def _question(case: Case, artifact: Artifact, work: Path) -> Question:
         files=inputs.candidate,
         baseline_files=inputs.baseline,
         image=facts.image.id if facts.image else "",
+        # Always from the first one on: who may choose where they begin may look for those that pass.
         seeds=max(len(seeds), policy.seeds),
     )
 
