@@ -8,8 +8,9 @@
  * hypervisor or an SMI stops a CPU just there, and another CPU enqueues in the meantime,
  * both write the same slot and one task is forgotten for good.
  *
- * One order of events says nothing about it: seed 0, the undisturbed machine, is fine,
- * and about one seed in fifteen loses a task (seed 9 of the first fourteen).
+ * One order of events says nothing about it: seed 0, the undisturbed machine, is fine.
+ * Which seed loses a task is another one with each image: the ninth first with one (and
+ * none of the other thirteen), the very next one with another.
  *
  * class: race
  * expect: reject runnable-task-stall,task-starved,canary-starved,kworker-starved
