@@ -49,7 +49,7 @@ class Signature(Model):
 class Envelope(Model):
     """A payload and who vouches for it."""
 
-    payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815
+    payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815  # the standard spells it so
     payload: str
     signatures: tuple[Signature, ...] = Field(min_length=1, max_length=16)
 

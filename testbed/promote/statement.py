@@ -47,9 +47,9 @@ class Predicate(Model):
 
     result: Literal["PASSED"]
     configuration: tuple[Descriptor, ...]
-    passedTests: tuple[str, ...] = Field(min_length=1)  # noqa: N815
-    warnedTests: tuple[str, ...] = ()  # noqa: N815
-    failedTests: tuple[str, ...] = Field(default=(), max_length=0)  # noqa: N815
+    passedTests: tuple[str, ...] = Field(min_length=1)  # noqa: N815  # the standard spells it so
+    warnedTests: tuple[str, ...] = ()  # noqa: N815  # the standard spells it so
+    failedTests: tuple[str, ...] = Field(default=(), max_length=0)  # noqa: N815  # the standard spells it so
 
 
 class Subject(Model):
@@ -108,7 +108,7 @@ class Statement(Model):
 
     type_: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: tuple[Subject, ...] = Field(min_length=1, max_length=1)
-    predicateType: Literal["https://in-toto.io/attestation/test-result/v0.1"]  # noqa: N815
+    predicateType: Literal["https://in-toto.io/attestation/test-result/v0.1"]  # noqa: N815  # the standard spells it so
     predicate: Predicate
 
     def named(self, name: str) -> Descriptor:
