@@ -30,6 +30,7 @@ from testbed.image import Image
 from testbed.image.cache import Cache, disk_errors
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.sandbox import Bind, Sandbox, kill_group
+from testbed.scenario import line, parse_job
 from testbed.spec import Clock, Model, RunSpec, Topology, sha256
 from testbed.status import Status
 from testbed.vm import qemu, qmp
@@ -57,7 +58,6 @@ LOAD_WALL_S = 60.0
 KEPT_ATTACHED = 12
 #: Nobody judges what is said while a snapshot is made.
 _PREFIX_KEY = bytes(32)
-_SETTINGS = ("testbed-job", "seed", "limit", "heartbeat", "watchdog", "candidate", "timeout_ms", "starved")
 _BLOCK = 1 << 16
 _ZEROES = bytes(_BLOCK)
 
@@ -163,20 +163,25 @@ def may_begin_attached(spec: RunSpec) -> bool:
     """Whether the first thing that a run does is to attach its candidate."""
     if spec.clock is not Clock.SIM or not spec.candidate:
         return False
-    first = next((line for line in spec.job.splitlines() if line.split(" ")[0] not in _SETTINGS), "")
-    return first.startswith("attach ")
+    steps = parse_job(spec.job).steps
+    return bool(steps) and steps[0][0] == "attach"
 
 
 def prefix_of(spec: RunSpec) -> Prefix | None:
     """What the machine that a run starts from has done, None if nothing but to boot."""
     if not spec.attached:
         return None
-    lines = [line for line in spec.job.splitlines() if line.split(" ")[0] in ("testbed-job", "candidate", "timeout_ms")]
-    attach = next(line for line in spec.job.splitlines() if line.startswith("attach "))
-    patience_ms = int(attach.split(" ")[1]) + 10_000
-    header, *settings = lines
-    lines = [header, "seed 0", f"limit {patience_ms}", *settings, attach, "save"]
-    return Prefix("".join(f"{line}\n" for line in lines), spec.files)
+    job = parse_job(spec.job)
+    attach = job.steps[0]
+    lines = [
+        line("testbed-job", 1),
+        line("seed", 0),
+        line("limit", int(attach[1]) + 10_000),
+        *(line(*words) for words in job.settings if words[0] in ("candidate", "timeout_ms")),
+        line(*attach),
+        line("save"),
+    ]
+    return Prefix("".join(lines), spec.files)
 
 
 _guard = threading.Lock()

@@ -191,6 +191,14 @@ def test_only_who_attaches_first_may_begin_attached() -> None:
     assert not snapshot.may_begin_attached(spec_of("crawl", attached=False, role=Role.BASELINE))
 
 
+def test_every_setting_that_a_job_may_have_stands_before_its_first_step() -> None:
+    spec = spec_of("crawl", attached=True)
+    header, rest = spec.job.split("\n", 1)
+    more = spec.model_copy(update={"job": f"{header}\noracle 1\ncallbacks 1\n{rest}"})
+    assert snapshot.may_begin_attached(more)
+    assert snapshot.prefix_of(more) == snapshot.prefix_of(spec)
+
+
 def test_a_machine_with_a_candidate_is_made_from_the_one_without(bench: Bench) -> None:
     plain, attached = (
         bench.ensure_for(spec_of("crawl", attached=False)),
