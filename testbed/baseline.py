@@ -9,14 +9,13 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from testbed import build, cases
 from testbed.build import ARTIFACT, Artifact
 from testbed.candidate import Candidate, read_candidate
 from testbed.case import CASE_FILE, Case, DamagedCaseError, printable
 from testbed.errors import UsageError
-from testbed.image.tree import file_sha256
 from testbed.verdict import BaselineFacts
 
 EEVDF = "eevdf"
@@ -182,12 +181,9 @@ def _built(case: Path) -> Artifact:
     if not (directory / ARTIFACT).is_file():
         raise UsageError(f"the case `{case.name}` has no candidate that was built", hint="name another case")
     artifact = build.load(directory)
-    for name, digest in artifact.facts.files.items():
-        place = PurePosixPath(name)
-        inside = not place.is_absolute() and ".." not in place.parts
-        if not inside or not (directory / name).is_file() or file_sha256(directory / name) != digest:
-            raise DamagedCaseError(
-                f"`candidate/{printable(name, 100)}` of the case `{case.name}` is not what it was",
-                hint="a case is never edited; run its candidate again",
-            )
+    if (name := build.altered(artifact)) is not None:
+        raise DamagedCaseError(
+            f"`candidate/{printable(name, 100)}` of the case `{case.name}` is not what it was",
+            hint="a case is never edited; run its candidate again",
+        )
     return usable(str(case), artifact)

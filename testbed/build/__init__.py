@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import Field
@@ -30,6 +30,7 @@ from testbed.build.object import BpfObject, ObjectError, inspect_object
 from testbed.candidate import Candidate
 from testbed.case import canonical_json, write_atomic
 from testbed.errors import HostError, UsageError
+from testbed.image.tree import file_sha256
 from testbed.sources import SourceTree, printable
 from testbed.spec import Model, sha256
 from testbed.status import Status
@@ -119,6 +120,16 @@ def load(directory: Path) -> Artifact:
         return Artifact(directory, ArtifactFacts.model_validate_json((directory / ARTIFACT).read_bytes()))
     except (OSError, ValueError) as error:
         raise UsageError(f"no artifact in `{directory}`: {printable(str(error), 200)}") from None
+
+
+def altered(artifact: Artifact) -> str | None:
+    """The first of an artifact's files that is not what it was, or lies elsewhere; None if all are as they were."""
+    for name, digest in artifact.facts.files.items():
+        place, file = PurePosixPath(name), artifact.directory / name
+        inside = not place.is_absolute() and ".." not in place.parts
+        if not inside or file.is_symlink() or not file.is_file() or file_sha256(file) != digest:
+            return name
+    return None
 
 
 def files_for_guest(artifact: Artifact) -> dict[str, Path]:

@@ -17,14 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from testbed import judge, replay
-from testbed.build import Artifact, build, guest_command
+from testbed.build import Artifact, altered, build, guest_command
 from testbed.build import load as load_artifact
-from testbed.candidate import read_candidate
-from testbed.case import RUNS_DIR, Case, RunEvidence
+from testbed.candidate import Candidate, Kind, Library, read_candidate
+from testbed.case import RUNS_DIR, Case, RunEvidence, printable
 from testbed.engine.local import LocalEngine
 from testbed.errors import ExitCode, Interrupted, TestbedError
 from testbed.image import Image
-from testbed.image.tree import file_sha256
 from testbed.plan import Question, plan
 from testbed.promote import statement
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
@@ -133,12 +132,15 @@ def _no_own_workload(case: Case) -> None:
 
 def _same_bytes(artifact: Artifact, image: Image) -> None:
     """The candidate's files are what their hashes say, and what the compiler makes of the source."""
-    for name, digest in artifact.facts.files.items():
-        file = artifact.directory / name
-        if file.is_symlink() or not file.is_file() or file_sha256(file) != digest:
-            raise Refused("other-bytes", f"`candidate/{name}` is not what was judged", hint="run the candidate again")
+    if (changed := altered(artifact)) is not None:
+        raise Refused(
+            "other-bytes",
+            f"`candidate/{printable(changed, 100)}` is not what was judged",
+            hint="run the candidate again",
+        )
     if artifact.candidate.kind == "program":
-        return  # it was copied, not made
+        _same_program(artifact)  # it was copied, not made
+        return
     with tempfile.TemporaryDirectory(prefix="testbed-attest-") as name:
         again = build(
             read_candidate(str(artifact.directory / artifact.candidate.name)), image, Path(name) / "candidate"
@@ -151,6 +153,27 @@ def _same_bytes(artifact: Artifact, image: Image) -> None:
             "other-bytes",
             "the candidate, built again from the case's source, is not the one that was judged",
             hint="the case was edited, or made with another image: run the candidate again",
+        )
+
+
+def _same_program(artifact: Artifact) -> None:
+    """A program is called what its files are."""
+    named = artifact.candidate
+    parts = {f"lib/{soname}": digest for soname, digest in named.libraries.items()}
+    candidate = Candidate(
+        kind=Kind.PROGRAM,
+        name=named.name,
+        path=artifact.directory,
+        content_sha256=named.program_sha256 or "",
+        options=named.options,
+        libraries=tuple(Library(soname, artifact.directory, digest, 0) for soname, digest in named.libraries.items()),
+        interpreter=artifact.facts.interpreter,
+    )
+    if artifact.facts.files != {f"bin/{named.name}": named.program_sha256, **parts} or candidate.sha256 != named.sha256:
+        raise Refused(
+            "other-bytes",
+            "the program, its libraries or its options are not those that the case names",
+            hint="the case was edited: run the candidate again",
         )
 
 

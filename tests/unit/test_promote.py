@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 from testbed import policy as verdict_policies
 from testbed import scenario
+from testbed.build import Artifact, ArtifactFacts
+from testbed.candidate import Candidate, Kind, Library
 from testbed.cli import main
 from testbed.errors import HostError, ScenarioError, UsageError
-from testbed.promote import envelope, policy, statement
+from testbed.image import Image
+from testbed.promote import attest, envelope, policy, statement
 from testbed.promote.envelope import Envelope, Signer
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
 from testbed.promote.verify import Wanted, verify
@@ -212,6 +215,46 @@ def test_nothing_but_a_pass_can_be_stated() -> None:
         document["predicate"] = json.loads(attested().payload())["predicate"] | change
         sealed = envelope.seal(json.dumps(document).encode(), SIGNER)
         assert verify(sealed, [SIGNER.public], Wanted())[1][0].code == "not-a-test-result"
+
+
+# --- a program's case ---------------------------------------------------------------------------------------
+
+
+def program(tmp: Path, **changes: Any) -> Artifact:
+    """A case's program with a library, and what the case says of it."""
+    library = Library("libbpf.so.1", tmp, sha256(b"library"), 7)
+    given = Candidate(Kind.PROGRAM, "scx_mine", tmp, sha256(b"program"), options=("-s", "5000"), libraries=(library,))
+    directory = tmp / "candidate"
+    for name, data in (("bin/scx_mine", b"program"), ("bin/scx_other", b"other"), ("lib/libbpf.so.1", b"library")):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    facts = {
+        "kind": "program", "name": given.name, "sha256": given.sha256, "program_sha256": given.content_sha256,
+        "options": given.options, "libraries": {library.soname: library.sha256},
+    }  # fmt: skip
+    files = {"bin/scx_mine": given.content_sha256, "lib/libbpf.so.1": library.sha256}
+    files = changes.pop("files", files)
+    return Artifact(directory, ArtifactFacts(candidate=CandidateFacts(**(facts | changes)), files=files))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"program_sha256": sha256(b"other")},
+        {"options": ("-s", "20000")},
+        {"libraries": {}},
+        {"name": "scx_other"},
+        {"sha256": "9" * 64},
+        {"files": {"bin/scx_mine": sha256(b"program"), "lib/libbpf.so.1": sha256(b"other")}},
+        {"files": {"../candidate/bin/scx_mine": sha256(b"program")}},
+    ],
+)
+def test_a_program_is_attested_by_no_other_name_than_its_files_have(tmp_path: Path, change: dict[str, Any]) -> None:
+    image = cast(Image, None)  # a program is copied, so nothing is built
+    attest._same_bytes(program(tmp_path), image)
+    with pytest.raises(attest.Refused) as refused:
+        attest._same_bytes(program(tmp_path, **change), image)
+    assert refused.value.code == "other-bytes"
 
 
 # --- keys ----------------------------------------------------------------------------------------------------
