@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from testbed.cli import output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
-from testbed.errors import ExitCode, UsageError
-from testbed.report import Format, parse_formats
+from testbed.errors import ExitCode
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
-    from testbed.corpus import Document, Task
+    from testbed.corpus import Task
 
 EXAMPLES = """\
   testbed corpus                                   every scheduler of bpf/, by policy default
@@ -47,13 +47,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check the headers, say what would be judged")
     parser.add_argument("--no-run", action="store_true", help="tell what was judged before, judge nothing")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        metavar="FORMAT[=FILE]",
-        help="text (default), json, markdown; to FILE instead of stdout; may be repeated",
-    )
+    output.add_format(parser, "text (default), json, markdown")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 
 
@@ -62,8 +56,9 @@ def corpus(options: Options) -> int:
     from testbed import cases, trial
     from testbed import corpus as corpora
     from testbed import image as images
+    from testbed.report import corpus as report
 
-    formats = _formats(options.format)
+    formats = output.known_formats(options.format, report.FORMATS, "the corpus")
     settings = corpora.Settings(
         policy=options.policy,
         seeds=options.seeds,
@@ -95,19 +90,9 @@ def corpus(options: Options) -> int:
             tasks, settings, directory, image, lambda request: trial.hold(request, work), listener, work.cancelled
         )
         document = session.run()
-    _print(document, formats)
+    output.put(formats, lambda one: report.render(document, one.name))
     print(f"corpus: {directory}", file=sys.stderr)
     return document.exit_code
-
-
-def _formats(words: list[str]) -> tuple[Format, ...]:
-    from testbed.report import corpus as report
-
-    formats = parse_formats(words)
-    for one in formats:
-        if one.name not in report.FORMATS:
-            raise UsageError(f"the corpus has no format `{one.name}`", hint=f"known: {', '.join(report.FORMATS)}")
-    return formats
 
 
 def _plan(task: Task) -> str:
@@ -119,18 +104,3 @@ def _plan(task: Task) -> str:
     parts += [f"on {row.machine}"] if row.machine else []
     parts += [f"not run: {row.reason}"] if row.reason else []
     return " ".join(parts)
-
-
-def _print(document: Document, formats: tuple[Format, ...]) -> None:
-    from testbed.report import corpus as report
-
-    for one in formats:
-        text = report.render(document, one.name)
-        if one.path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            continue
-        try:
-            one.path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"`{one.path}` can't be written: {(error.strerror or '').lower()}") from error

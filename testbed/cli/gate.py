@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from testbed.cli import output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
 from testbed.errors import ExitCode, UsageError
-from testbed.report import Format, harmless, parse_formats, want_colour
+from testbed.report import Format, harmless, want_colour
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Parser, Verbs
@@ -72,13 +73,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_formats(parser: Parser) -> None:
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        metavar="FORMAT[=FILE]",
-        help="text (default), json, markdown, github, junit, sarif; to FILE instead of stdout; may be repeated",
-    )
+    output.add_format(parser, "text (default), json, markdown, github, junit, sarif")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 
 
@@ -95,8 +90,9 @@ def gate(options: Options) -> int:
     from testbed import image as images
     from testbed import trial
     from testbed.gate import document as documents
+    from testbed.report import gate as report
 
-    formats = _formats(options.format)
+    formats = output.known_formats(options.format, report.FORMATS, "a gate")
     config, file = _config(options)
     survey = gates.survey(Path.cwd(), options.paths, config, file, options.changed_since)
     if not survey.found and not options.allow_empty:
@@ -132,8 +128,9 @@ def merge(options: Options) -> int:
     from testbed import gate as gates
     from testbed.case import write_model
     from testbed.gate import document as documents
+    from testbed.report import gate as report
 
-    formats = _formats(options.format)
+    formats = output.known_formats(options.format, report.FORMATS, "a gate")
     merged = gates.merge([documents.read(path) for path in options.shards])
     if options.out is not None:
         write_model(options.out, merged)
@@ -143,16 +140,6 @@ def merge(options: Options) -> int:
 
 def _no_trial(request: Request) -> Result:
     raise UsageError("nothing was to be judged")
-
-
-def _formats(words: list[str]) -> tuple[Format, ...]:
-    from testbed.report import gate as report
-
-    formats = parse_formats(words)
-    for one in formats:
-        if one.name not in report.FORMATS:
-            raise UsageError(f"a gate has no format `{one.name}`", hint=f"known: {', '.join(report.FORMATS)}")
-    return formats
 
 
 def _config(options: Options) -> tuple[Config, Path | None]:
@@ -226,14 +213,9 @@ def _print(document: Document, formats: Sequence[Format]) -> None:
     from testbed.report import gate as report
 
     width = shutil.get_terminal_size((100, 24)).columns
-    for one in formats:
+
+    def rendered(one: Format) -> str:
         colour = one.path is None and want_colour(sys.stdout)
-        text = report.render(document, one.name, colour=colour, width=width)
-        if one.path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            continue
-        try:
-            one.path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"`{one.path}` can't be written: {(error.strerror or '').lower()}") from error
+        return report.render(document, one.name, colour=colour, width=width)
+
+    output.put(formats, rendered)

@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from testbed.cli import output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
-from testbed.errors import UsageError
-from testbed.report import Format, parse_formats
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
@@ -56,13 +55,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--history", type=Path, metavar="FILE", help="default: history.sqlite of --out")
     parser.add_argument("--issue-file", type=Path, metavar="FILE", help="a text per regression; none: no file")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        metavar="FORMAT[=FILE]",
-        help="text (default), json, markdown, html; to FILE instead of stdout; may be repeated",
-    )
+    output.add_format(parser, "text (default), json, markdown, html")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 
 
@@ -75,7 +68,7 @@ def nightly(options: Options) -> int:
     from testbed.nightly.document import PAGE
     from testbed.report import nightly as report
 
-    formats = _formats(options.format)
+    formats = output.known_formats(options.format, report.FORMATS, "a night")
     members = corpus.members(options.folder or corpus.usual_folder())
     places = [Path(one) for one in os.environ.get("PATH", "").split(os.pathsep) if one]
     made = schedulers.directory()
@@ -111,8 +104,8 @@ def nightly(options: Options) -> int:
             images.list_images,
         )
         document = session.run()
-    _write(session.folder(document.night) / PAGE, report.render(document, "html"))
-    _print(document, formats)
+    output.write(session.folder(document.night) / PAGE, report.render(document, "html"))
+    output.put(formats, lambda one: report.render(document, one.name))
     if options.issue_file is not None:
         _write_issues(options.issue_file, document)
     print(f"night: {session.folder(document.night)}", file=sys.stderr)
@@ -126,28 +119,6 @@ def _duration(text: str) -> float:
     return float(int(found[1]) * _SECONDS[found[2]])
 
 
-def _formats(words: list[str]) -> tuple[Format, ...]:
-    from testbed.report import nightly as report
-
-    formats = parse_formats(words)
-    for one in formats:
-        if one.name not in report.FORMATS:
-            raise UsageError(f"a night has no format `{one.name}`", hint=f"known: {', '.join(report.FORMATS)}")
-    return formats
-
-
-def _print(document: Document, formats: tuple[Format, ...]) -> None:
-    from testbed.report import nightly as report
-
-    for one in formats:
-        text = report.render(document, one.name)
-        if one.path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            _write(one.path, text)
-
-
 def _write_issues(file: Path, document: Document) -> None:
     """FILE for the first regression, FILE-2 for the second; what an earlier night left there goes."""
     from testbed.report import nightly as report
@@ -159,11 +130,4 @@ def _write_issues(file: Path, document: Document) -> None:
             old.unlink()
     for number, change in enumerate(worse, start=1):
         place = file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}")
-        _write(place, report.issue(change, document))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"`{path}` can't be written: {(error.strerror or '').lower()}") from error
+        output.write(place, report.issue(change, document))

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from testbed.cli import output
 from testbed.cli.parser import Options, Parser, count, verb
 from testbed.errors import ExitCode, UsageError
 from testbed.report import (
@@ -94,14 +95,7 @@ def _add_candidate(parser: Parser) -> None:
 
 def add_formats(parser: Parser) -> None:
     """`--format` and `-v`, for every verb that ends in a verdict."""
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        metavar="FORMAT[=FILE]",
-        help="text (default), json, jsonl, html, markdown, github, junit, sarif; to FILE instead of stdout; "
-        "may be repeated",
-    )
+    output.add_format(parser, "text (default), json, jsonl, html, markdown, github, junit, sarif")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the guests say")
 
 
@@ -271,24 +265,19 @@ def print_verdict(
         policy: the policy as the user named it.
     """
     width = shutil.get_terminal_size((100, 24)).columns
-    for one in formats:
-        if one.name == "jsonl":
-            continue  # the listener wrote it as it happened
-        colour = one.path is None and _colour(sys.stdout)
-        text = render(
+
+    def rendered(one: Format) -> str:
+        return render(
             verdict,
             one.name,
             case_dir=str(case),
             elapsed_s=elapsed_s,
-            colour=colour,
+            colour=one.path is None and _colour(sys.stdout),
             width=width,
             path=path,
             policy=policy,
         )
-        if one.path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            with _create(one.path) as file:
-                file.write(text)
+
+    # The listener wrote `jsonl` as it happened.
+    output.put([one for one in formats if one.name != "jsonl"], rendered)
     return verdict.exit_code
