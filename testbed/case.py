@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testbed.errors import TestbedError, UsageError
-from testbed.spec import Clock, Model, Role, RunSpec, Topology
+from testbed.spec import Clock, Model, Role, RunSpec, Topology, first_mistake
 from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts, Verdict
 
 if TYPE_CHECKING:
@@ -494,10 +494,9 @@ def read_model(path: Path, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(read_bounded(path, MAX_JSON))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, wrong = first_mistake(error)
         raise DamagedCaseError(
-            f"`{_short(path)}` is damaged: {place + ': ' if place else ''}{printable(first['msg'])}",
+            f"`{_short(path)}` is damaged: {place + ': ' if place else ''}{printable(wrong)}",
             hint="a case is never edited; run the candidate again",
         ) from None
 

@@ -6,13 +6,19 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class Model(BaseModel):
     """A frozen value that refuses fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_mistake(error: ValidationError, whole: str = "") -> tuple[str, str]:
+    """The first thing that a model refused: its place, with dots (`whole` if it is in no field), and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(str(part) for part in first["loc"]) or whole, first["msg"]
 
 
 class Clock(StrEnum):

@@ -15,7 +15,7 @@ from testbed.corpus.classes import CLASSES
 from testbed.corpus.members import Origin
 from testbed.errors import ExitCode, UsageError
 from testbed.sources import read_bounded
-from testbed.spec import Model
+from testbed.spec import Model, first_mistake
 from testbed.verdict import ImageFacts, Outcome
 
 FILE = "corpus.json"
@@ -213,9 +213,8 @@ def read(path: Path) -> Document:
     try:
         found = Document.model_validate_json(read_bounded(file, MAX_JSON, "a document of the corpus"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise UsageError(f"`{file}` is no document of the corpus: {where}: {first['msg'].lower()}") from None
+        where, wrong = first_mistake(error, "the document")
+        raise UsageError(f"`{file}` is no document of the corpus: {where}: {wrong.lower()}") from None
     if found.tables != tuple(tables(found.rows)):
         raise UsageError(f"`{file}` is damaged: its tables are not what its rows add up to")
     return found

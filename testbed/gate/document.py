@@ -16,7 +16,7 @@ from testbed.errors import ExitCode, UsageError
 from testbed.report.document import printed
 from testbed.report.subject import Subject, roll_up
 from testbed.sources import read_bounded
-from testbed.spec import Model
+from testbed.spec import Model, first_mistake
 from testbed.verdict import ImageFacts, Outcome, PolicyFacts, Verdict
 
 SCHEMA = "testbed.gate/1"
@@ -248,9 +248,8 @@ def read(path: Path) -> Document:
     try:
         return Document.model_validate_json(read_bounded(file, MAX_BYTES, "a document of a gate"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise UsageError(f"`{file}` is no document of a gate: {where}: {first['msg'].lower()}") from None
+        where, wrong = first_mistake(error, "the document")
+        raise UsageError(f"`{file}` is no document of a gate: {where}: {wrong.lower()}") from None
 
 
 def write(directory: Path, document: Document) -> None:

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import Field, ValidationError
 
 from testbed.errors import HostError, UsageError
-from testbed.spec import Model, sha256
+from testbed.spec import Model, first_mistake, sha256
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ENVELOPE = 4 << 20
@@ -133,10 +133,9 @@ def read(path: Path) -> Envelope:
     try:
         return Envelope.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        place, wrong = first_mistake(error, "the file")
         raise UsageError(
-            f"`{path}` is no attestation: `{place}`: {first['msg'].lower()}", hint="`testbed attest CASE` makes one"
+            f"`{path}` is no attestation: `{place}`: {wrong.lower()}", hint="`testbed attest CASE` makes one"
         ) from None
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from testbed.case import canonical_json
 from testbed.errors import UsageError
-from testbed.spec import Clock, Model, sha256
+from testbed.spec import Clock, Model, first_mistake, sha256
 from testbed.verdict import CandidateFacts
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -157,11 +157,8 @@ def _annotations(descriptor: Descriptor, kind: type[T]) -> T:
     try:
         return kind.model_validate_json(canonical_json(descriptor.annotations))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"the attestation's `{descriptor.name}` can't be read: `{place}`: {first['msg'].lower()}"
-        ) from None
+        place, wrong = first_mistake(error)
+        raise UsageError(f"the attestation's `{descriptor.name}` can't be read: `{place}`: {wrong.lower()}") from None
 
 
 def parse(payload: bytes) -> Statement:
@@ -173,10 +170,9 @@ def parse(payload: bytes) -> Statement:
     try:
         return Statement.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the payload"
+        place, wrong = first_mistake(error, "the payload")
         raise UsageError(
-            f"the payload is no test result of a scheduler: `{place}`: {first['msg'].lower()}",
+            f"the payload is no test result of a scheduler: `{place}`: {wrong.lower()}",
             hint="expected an in-toto statement that `testbed attest` made",
         ) from None
 
