@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a sim guest takes of the host's memory at its peak, for each scenario and number of CPUs.
 
-    .venv/bin/python benchmarks/memory.py                              # a minute or two on two cores
-    .venv/bin/python benchmarks/memory.py --scenarios stall hackbench --cpus 2 4 8
+    .venv/bin/python -m benchmarks.memory                              # a minute or two on two cores
+    .venv/bin/python -m benchmarks.memory --scenarios stall hackbench --cpus 2 4 8
 
 Read from /proc twenty times a second while EEVDF runs the scenario. `resident` counts pages that guests of one snapshot
 share once for each of them, `own` (PSS) shares them out; limits are about the former.
@@ -11,6 +11,7 @@ share once for each of them, `own` (PSS) shares them out; limits are about the f
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -19,12 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.topologies import boot
 from testbed import image as images
-from testbed import scenario, trial
-from testbed.cli.run import make_guest
-from testbed.engine.local import LocalEngine
+from testbed import scenario
 from testbed.image import Image
-from testbed.spec import Clock, Role, RunSpec, Topology
+from testbed.spec import Topology
 from testbed.vm import snapshot
 
 SAMPLE_S = 0.05
@@ -70,39 +70,23 @@ def below(parent: int) -> Iterator[int]:
 def measure(image: Image, name: str, cpus: int) -> Peak:
     """Run one scenario under EEVDF and look on."""
     topology = Topology(cpus=cpus, memory_mb=512)
+    text = scenario.job_text(scenario.load_all()[name], seed=0, candidate=("none",), kind="object", cpus=cpus)
+    # Made before anybody looks on: its memory is no run's.
+    snapshot.ensure(image, topology, snapshot.Rate(shift=2, quantum=2_500))
+    peak, done, this = Peak(), threading.Event(), os.getpid()
+
+    def watch() -> None:
+        while not done.wait(SAMPLE_S):
+            for pid in below(this):
+                peak.look(pid)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     with tempfile.TemporaryDirectory(prefix="testbed-memory-") as place:
-        inputs = trial.no_archives(Path(place))
-        spec = RunSpec(
-            schema="testbed.run/1",
-            number=0,
-            role=Role.BASELINE,
-            scenario=name,
-            clock=Clock.SIM,
-            topology=topology,
-            seed=0,
-            job=scenario.job_text(
-                scenario.load_all()[name], seed=0, candidate=("none",), kind="object", cpus=topology.cpus
-            ),
-            files=inputs.baseline,
-            image=image.id,
-            wall_limit_s=1800,
-        )
-        snapshot.ensure(image, topology, snapshot.rate_of(spec))
-        peak, done = Peak(), threading.Event()
-
-        def watch() -> None:
-            while not done.wait(SAMPLE_S):
-                for pid in below(pid_of_this):
-                    peak.look(pid)
-
-        pid_of_this = int(Path("/proc/self").readlink().name)
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        engine = LocalEngine(image, inputs.by_hash, make_guest)
-        engine.execute(spec, Path(place) / "000", threading.Event(), lambda line: None)
-        done.set()
-        watcher.join()
-        return peak
+        boot(image, topology, text, Path(place))
+    done.set()
+    watcher.join()
+    return peak
 
 
 def main() -> int:
