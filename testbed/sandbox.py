@@ -108,7 +108,7 @@ class Sandbox:
 
     def with_limits(self, **changes: float | int | None) -> Sandbox:
         """The same sandbox with other limits."""
-        return replace(self, limits=replace(self.limits, **changes))  # type: ignore[arg-type]
+        return replace(self, limits=replace(self.limits, **changes))  # type: ignore[arg-type]  # replace() can't be told the fields
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The whole command line; `shlex.join` of it can be pasted into a shell.
@@ -275,7 +275,7 @@ def run_bounded(
                     timed_out = True
                     break
                 for key, _ in selector.select(remaining):
-                    stream_file: IO[bytes] = key.fileobj  # type: ignore[assignment]
+                    stream_file: IO[bytes] = key.fileobj  # type: ignore[assignment]  # what was registered
                     if key.data == "stdin":
                         try:
                             pending = pending[os.write(stream_file.fileno(), pending[:_READ_SIZE]) :]

@@ -42,7 +42,7 @@ def dependencies(path: Path) -> Dependencies:
                     interpreter = segment.get_interp_name()
                 elif isinstance(segment, DynamicSegment):
                     tags = [tag for tag in segment.iter_tags() if tag.entry.d_tag == "DT_NEEDED"]
-                    needed = tuple(str(tag.needed) for tag in tags)  # type: ignore[attr-defined]
+                    needed = tuple(str(tag.needed) for tag in tags)  # type: ignore[attr-defined]  # set by pyelftools at run time
         except ELFError as error:
             raise Bug(f"`{path.name}` is not a sound ELF file: {error}") from error
     return Dependencies(interpreter, needed)
