@@ -19,9 +19,8 @@ from testbed.errors import HostError
 from testbed.image import Image
 from testbed.sandbox import Bind, Limits, Sandbox
 from testbed.spec import Topology
-from testbed.vm import qmp
 from testbed.vm.guest import STREAM_LIMIT, Boot
-from testbed.vm.qmp import Monitor, MonitorLostError
+from testbed.vm.qmp import Monitor
 
 POLL_S = 0.02
 # What vm/wrapper.py writes into QEMU's log begins with this.
@@ -30,8 +29,6 @@ WORD_OF_OURS = "testbed: "
 LAST_WORDS = 8000
 # After QEMU said that the guest is lost, a late oops may still be on its way to the console.
 LATE_OOPS_S = 5.0
-# How long a new QEMU may take until it listens to its monitor, on a busy host.
-LISTEN_S = 60.0
 # How long a killed process may take to be gone.
 REAP_S = 10.0
 # Room that the evidence of one run may need; less than this is a full disk.
@@ -170,12 +167,8 @@ class Process:
         Raises:
             MonitorLostError: QEMU has ended, or the guest is not wanted any more.
         """
-        assert self._process is not None and self._monitor is not None
-        deadline = time.monotonic() + LISTEN_S
-        while not self._monitor.connect():
-            if self._process.poll() is not None or self.boot.cancelled.is_set() or time.monotonic() > deadline:
-                raise MonitorLostError("QEMU does not listen to its monitor")
-            time.sleep(qmp.POLL_S)
+        assert self._monitor is not None
+        self._monitor.connect_while(lambda: self.running and not self.boot.cancelled.is_set())
         return self._monitor
 
     def wait(self) -> GuestOutcome:

@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ LINE_LIMIT = 1 << 20
 # A QEMU that is alive answers at once, also on a busy host.
 ANSWER_S = 60.0
 POLL_S = 0.002
+# How long a new QEMU may take until it listens to its monitor, on a busy host.
+LISTEN_S = 60.0
 
 
 class MonitorLostError(HostError):
@@ -55,6 +58,18 @@ class Monitor:
         self._socket = connection
         self.send("qmp_capabilities")
         return True
+
+    def connect_while(self, wanted: Callable[[], bool]) -> None:
+        """Connect to a QEMU that was just started, for as long as `wanted` says and a busy host may take.
+
+        Raises:
+            MonitorLostError: it is not wanted any more, or does not listen.
+        """
+        deadline = time.monotonic() + LISTEN_S
+        while not self.connect():
+            if not wanted() or time.monotonic() > deadline:
+                raise MonitorLostError("QEMU does not listen to its monitor")
+            time.sleep(POLL_S)
 
     def send(self, command: str, **arguments: object) -> int:
         """Send a command; the answer comes back through `messages`, with the `id` that is returned."""

@@ -33,9 +33,9 @@ from testbed.sandbox import Bind, Sandbox, kill_group
 from testbed.scenario import line, parse_job
 from testbed.spec import Clock, Model, RunSpec, Topology, sha256
 from testbed.status import Status
-from testbed.vm import qemu, qmp
+from testbed.vm import qemu
 from testbed.vm import topology as topologies
-from testbed.vm.qmp import Monitor
+from testbed.vm.qmp import Monitor, MonitorLostError
 
 #: Every guest begins at the same moment; its seed then moves the date.
 EPOCH = "2026-01-01T00:00:00"
@@ -456,12 +456,12 @@ def _make_room(cache: Cache) -> None:
 
 
 def _wait_for_monitor(process: subprocess.Popen[bytes], monitor: Monitor, cancelled: threading.Event) -> None:
-    deadline = time.monotonic() + qemu.LISTEN_S
-    while not monitor.connect():
-        if cancelled.wait(qmp.POLL_S):
-            raise Interrupted("interrupted while a guest was prepared")
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise HostError("the guest that runs start from can't be prepared: QEMU does not listen to its monitor")
+    try:
+        monitor.connect_while(lambda: process.poll() is None and not cancelled.is_set())
+    except MonitorLostError as error:
+        if cancelled.is_set():
+            raise Interrupted("interrupted while a guest was prepared") from None
+        raise HostError(f"the guest that runs start from can't be prepared: {error.message}") from None
 
 
 def _wait_until_ready(
