@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from testbed.case import canonical_json
 from testbed.compare import MIN_PAIRS, Compared, Comparison, Side
 from testbed.report import draw
-from testbed.report.escape import defused, harmless
+from testbed.report.escape import cut, defused, harmless
 from testbed.report.markup import Markup, tag
 from testbed.spec import Clock
 
@@ -54,12 +54,7 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, Side], tuple[str, Side]]:
 
 def _side(side: Side) -> str:
     which = f", sha256 {side.sha256[:16]}" if side.sha256 else ""  # EEVDF has none
-    return f"{_short(side.candidate)}{which}, case {_short(side.case)}"
-
-
-def _short(name: str) -> str:
-    known = harmless(name)
-    return known if len(known) <= LONGEST else known[: LONGEST - 3] + "..."
+    return f"{cut(harmless(side.candidate), LONGEST)}{which}, case {cut(harmless(side.case), LONGEST)}"
 
 
 COLUMNS = ("figure", "first", "second", "unit", "pairs", "ratio", "floor", "interval", "p", "judgement")
@@ -160,7 +155,9 @@ def svg(comparison: Comparison) -> str:
     foot = TOP_PX + ROW_PX * len(shown)
     values = [value for one in shown for value in (one.ratio, one.low, one.high) if value is not None]
     axis = draw.Log(values, LABEL_PX, PLOT_PX, around=1.0)
-    title = f"{_short(comparison.first.candidate)} / {_short(comparison.second.candidate)}"
+    title = (
+        f"{cut(harmless(comparison.first.candidate), LONGEST)} / {cut(harmless(comparison.second.candidate), LONGEST)}"
+    )
     words = "first / second, median over pairs of equal seed; line: interval of the median"
     parts = [draw.text(12, 24, title, size=15), draw.text(12, 44, words, class_="faint")]
     for value in axis.ticks():

@@ -26,6 +26,11 @@ def harmless(text: str) -> str:
     return "".join(char for char in _ESCAPE.sub("", text.replace("\t", " ")) if char.isprintable())
 
 
+def cut(line: str, width: int) -> str:
+    """At most `width` characters of a line, for a terminal."""
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
 def lines(text: str, *, limit: int = MAX_LINES) -> list[str]:
     """Untrusted text of several lines as harmless lines, each and their number bounded."""
     found = [_cut(harmless(line)) for line in text.split("\n")]

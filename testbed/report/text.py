@@ -21,7 +21,7 @@ from rich.text import Text
 from testbed.judge.modes import MODES
 from testbed.lint.texts import PREFIX
 from testbed.report.document import PrintedVerdict
-from testbed.report.escape import defused, harmless
+from testbed.report.escape import cut, defused, harmless
 from testbed.report.events import Heartbeat, StageEnded, StageLine, StageStarted, VerdictReached
 from testbed.stats import needed_samples
 from testbed.status import Status
@@ -84,7 +84,7 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
         yield from _advice(advice)
     yield Text("")
     if verdict.benefit.figures:
-        yield from _figures(verdict.benefit.figures, _short(verdict.baseline.name))
+        yield from _figures(verdict.benefit.figures, cut(harmless(verdict.baseline.name), LONGEST_BASELINE))
         yield Text("")
     style = {"pass": "bold green", "reject": "bold red"}.get(verdict.verdict, "bold yellow")
     yield Text.assemble((WORDS[verdict.verdict], style), f": {harmless(verdict.title)}")
@@ -157,14 +157,9 @@ def _finding(finding: Finding, width: int) -> Iterable[Text]:
         yield from _labelled("", finding.message, width)
     for ref in finding.evidence:
         place = f"{ref.file}:{ref.line}" if ref.line else ref.file
-        yield Text(_cut(f"  --> {harmless(place)}" + (f"  {harmless(ref.text)}" if ref.text else ""), width))
+        yield Text(cut(f"  --> {harmless(place)}" + (f"  {harmless(ref.text)}" if ref.text else ""), width))
     yield from _labelled("cause", finding.cause, width)
     yield from _labelled("hint", finding.hint, width)
-
-
-def _short(name: str) -> str:
-    known = harmless(name)
-    return known if len(known) <= LONGEST_BASELINE else known[: LONGEST_BASELINE - 3] + "..."
 
 
 def _figures(figures: Iterable[Figure], baseline: str) -> Iterable[Text]:
@@ -207,10 +202,6 @@ def _labelled(label: str, text: str, width: int) -> Iterable[Text]:
         first + harmless(text), max(40, width), subsequent_indent=following, break_on_hyphens=False
     ):
         yield Text(line)
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def _quiet(text: str) -> str:
