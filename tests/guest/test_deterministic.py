@@ -141,7 +141,8 @@ def test_a_rejection_replays_wherever_the_case_is(rejected: Answer, tmp_path: Pa
     result = tool(tmp_path, "replay", str(moved), "--json")
     assert result.returncode == 0, result.stderr
     runs = json.loads(result.stdout)
-    assert [one["identical"] for one in runs] == [True, True], "candidate and EEVDF; repetitions say the same"
+    assert runs[0]["run"].endswith("000"), "the candidate's; EEVDF's is cut short where two guests were faster"
+    assert all(one["identical"] for one in runs), runs
 
     console = moved / "runs/000" / CONSOLE_FILE
     console.write_bytes(console.read_bytes().replace(b"sched_ext:", b"sched_eXt:", 1))
