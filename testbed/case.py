@@ -161,7 +161,7 @@ class LiveProbe(Model):
 
 
 class Control(Model):
-    """What a control run is expected to say; it judges the testbed, not the candidate."""
+    """What a control run is expected to say; it judges the testbed, not the candidate (testbed/controls.py)."""
 
     run: int = Field(ge=0)
     name: str

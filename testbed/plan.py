@@ -34,8 +34,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What figures are compared with in the place of EEVDF; see the same fields of `Question`."""
+class Attached:
+    """Another scheduler than the candidate, for a reference or a control; see the same fields of `Question`."""
 
     candidate: str
     words: tuple[str, ...]
@@ -61,6 +61,8 @@ class Question:
         first_seed: of them; the others are those that follow it.
         programs: words that stand for a program of the image, where another one takes its place.
         reference: what figures are compared with, None for EEVDF.
+        controls: schedulers whose answer is known.
+        control_scenario: what they run.
     """
 
     policy: Policy
@@ -77,7 +79,9 @@ class Question:
     seeds: int
     first_seed: int = FIRST_SEED
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reference: Reference | None = None
+    reference: Attached | None = None
+    controls: tuple[Attached, ...] = ()
+    control_scenario: str = ""
 
 
 def plan(question: Question) -> Plan:
@@ -111,6 +115,8 @@ def plan(question: Question) -> Plan:
         asked = question if demand.seed is None else replace(question, machine=None)
         for role, seed in _rounds(question, scenario, demand):
             specs.append(run_spec(asked, scenario, demand.clock, role, seed, len(specs)))
+        if not any(spec.role is Role.CONTROL for spec in specs):
+            specs += _controls(question, len(specs))  # early, but behind what may already end it
     return Plan(tuple(specs), tuple(not_run))
 
 
@@ -141,10 +147,28 @@ def _rounds(question: Question, scenario: Scenario, demand: Demand) -> Sequence[
     return [(role, seed) for seed in seeds for role in roles]
 
 
+def _controls(question: Question, number: int) -> list[RunSpec]:
+    """One run of each control, on the candidate's machine."""
+    clock = Clock.SIM if Clock.SIM in question.clocks else Clock.LIVE
+    scenario = question.scenarios[question.control_scenario] if question.controls else None
+    return [
+        run_spec(
+            replace(question, candidate=one.candidate, words=one.words, timeout_ms=one.timeout_ms, files=one.files),
+            scenario,
+            clock,
+            Role.CONTROL,
+            FIRST_SEED,
+            number + place,
+        )
+        for place, one in enumerate(question.controls)
+        if scenario is not None
+    ]
+
+
 def run_spec(question: Question, scenario: Scenario, clock: Clock, role: Role, seed: int, number: int) -> RunSpec:
     """One run of a scenario, as the plan would have it."""
     # A reference gets the job that it would have as the candidate, so that the cache knows it.
-    own = Reference(question.candidate, question.words, question.timeout_ms, question.files)
+    own = Attached(question.candidate, question.words, question.timeout_ms, question.files)
     other = question.reference if role is Role.REFERENCE else None
     attached = other or own
     nothing = role is Role.BASELINE

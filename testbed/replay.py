@@ -22,9 +22,9 @@ from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image import load as load_image
 from testbed.report.events import Listener, StageEnded, StageStarted
-from testbed.spec import Clock
+from testbed.spec import Clock, Role
 from testbed.status import Status
-from testbed.trial import Inputs, archives
+from testbed.trial import Inputs, archives, known_schedulers
 from testbed.vm.guest import Boot, Guest
 from testbed.workload import files_of
 
@@ -88,7 +88,7 @@ def replay(
     image = image_of(case, runs)
     with tempfile.TemporaryDirectory(prefix="testbed-replay-") as name:
         work = Path(name)
-        inputs = inputs_of(case, runs, work).by_hash
+        inputs = inputs_of(case, runs, work, image).by_hash
         with ThreadPoolExecutor(jobs, thread_name_prefix="replay") as threads:
             try:
                 for found in threads.map(
@@ -101,8 +101,8 @@ def replay(
                 cancelled.set()
 
 
-def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Inputs:
-    """The archives that travelled with runs, made again from the case in the directory `work`.
+def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path, image: Image) -> Inputs:
+    """The archives that travelled with runs, made again from the case and its image in the directory `work`.
 
     Raises:
         DamagedCaseError: the case no longer has the bytes that were run.
@@ -110,6 +110,8 @@ def inputs_of(case: Case, runs: Sequence[RunEvidence], work: Path) -> Inputs:
     reference = case.path / FOLDER
     other = load_artifact(reference) if (reference / ARTIFACT).is_file() else None
     inputs = archives(load_artifact(case.path / "candidate"), files_of(case.path), work, other)
+    if any(run.spec.role is Role.CONTROL for run in runs):
+        known_schedulers(image, work, inputs.by_hash)
     for run in runs:
         if run.spec.files not in inputs.by_hash:
             raise DamagedCaseError(

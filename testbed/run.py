@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.case import RUNS_DIR, RunEvidence, read_run
+from testbed import judge
+from testbed.case import RUNS_DIR, Control, RunEvidence, read_run
 from testbed.engine import Engine, Executed
 from testbed.engine.cached import spot_check
 from testbed.judge import Assessment, assess
@@ -68,6 +69,7 @@ class Pool:
         spot_check: says of a run in which nothing failed whether it is repeated all the same.
         early_repeat: run the first run twice at once: if it fails it is confirmed in the same time, and if not it was a
             spot check of the cheapest run. Only where a second guest would otherwise wait for nothing better.
+        controls: runs whose answer is known.
     """
 
     engine: Engine
@@ -81,6 +83,7 @@ class Pool:
     sources: Mapping[str, str]
     spot_check: Callable[[RunSpec], bool] = spot_check
     early_repeat: bool = False
+    controls: tuple[Control, ...] = ()
     stopped_early: bool = False
     _stop: threading.Event = field(default_factory=threading.Event)
     _evidence: dict[tuple[int, Role], RunEvidence] = field(default_factory=dict)
@@ -169,7 +172,7 @@ class Pool:
     def _to_be_checked(self, spec: RunSpec) -> bool:
         """A stated share of the runs is repeated although nothing failed, to see whether they are repeatable."""
         known = self._executed[spec.number].confirmed
-        return spec.repeats is None and not known and self.spot_check(spec)
+        return spec.repeats is None and spec.role is not Role.CONTROL and not known and self.spot_check(spec)
 
     def _repeat(self, spec: RunSpec) -> RunSpec:
         repeat = spec.model_copy(update={"number": self._next, "repeats": spec.number})
@@ -199,14 +202,18 @@ class Pool:
             again = self._assess(pair, evidence)
             early = again.status is not Status.FAIL and (pair, Role.BASELINE) not in self._evidence
             # Ended before its baseline: then it is only known that it failed nowhere by itself.
-            self._say_ended(spec, Assessment(again.view, Status.DONE, ()) if early else again)
+            self._say_ended(spec, Status.DONE if early else again.status, "" if early else _told(again))
             if again.status is Status.FAIL:
                 self._failed_again.add(spec.repeats)
                 self._stop_if_confirmed(spec.repeats)
             return None
+        if spec.role is Role.CONTROL:
+            self._look_at_control(spec, self._assess(pair, evidence))
+            return None
         self._evidence[pair, spec.role] = evidence
         if spec.role is not Role.CANDIDATE:
-            self._say_ended(spec, self._assess(pair, evidence))
+            own = self._assess(pair, evidence)
+            self._say_ended(spec, own.status, _told(own))
         if spec.role is Role.REFERENCE:
             return None  # no word about the candidate depends on it
         candidate = self._evidence.get((pair, Role.CANDIDATE))
@@ -216,12 +223,21 @@ class Pool:
         if assessment.status is not Status.FAIL and (pair, Role.BASELINE) not in self._evidence:
             return None  # half of the checks compare it with its baseline, so its word has to wait
         self._judged.add(pair)
-        self._say_ended(candidate.spec, assessment)
+        self._say_ended(candidate.spec, assessment.status, _told(assessment))
         if assessment.status is not Status.FAIL:
             return None
         self._failed.add(candidate.spec.number)
         self._stop_if_confirmed(candidate.spec.number)
         return None if candidate.spec.number in self._repeated else self._repeat(candidate.spec)
+
+    def _look_at_control(self, spec: RunSpec, own: Assessment) -> None:
+        """Say whether a run whose answer is known gave it; a surprise ends nothing, the judge draws its conclusion."""
+        known = next(control for control in self.controls if control.run == spec.number)
+        got = judge.answer(own.status)
+        words = f"{known.name}: {'caught' if got == 'fail' else got}, as it must be"
+        if got != known.expect:
+            words = f"{known.name}: expected {known.expect}, got {got}"
+        self._say_ended(spec, Status.DONE if got == known.expect else Status.ERROR, words)
 
     def _stop_if_confirmed(self, number: int) -> None:
         """End the work when a run and its repetition have failed, in whatever order they ended."""
@@ -231,6 +247,8 @@ class Pool:
 
     def _assess(self, pair: int, evidence: RunEvidence) -> Assessment:
         baseline = self._evidence.get((pair, Role.BASELINE))
+        if baseline is not None and baseline.spec.scenario != evidence.spec.scenario:
+            baseline = None  # a control stands in the first round, whatever that is about
         return assess(
             evidence,
             scenario=self.scenarios[evidence.spec.scenario],
@@ -244,16 +262,20 @@ class Pool:
         self._started[spec.number] = time.monotonic()
         self.listener(StageStarted(stage=stage, title=_title(spec), at_s=time.monotonic() - self._begin))
 
-    def _say_ended(self, spec: RunSpec, own: Assessment) -> None:
+    def _say_ended(self, spec: RunSpec, status: Status, summary: str) -> None:
         self.listener(
             StageEnded(
                 stage=f"{RUNS_DIR}/{spec.name}",
                 title=_title(spec) + (", cached" if self._executed[spec.number].cached else ""),
-                status=own.status,
+                status=status,
                 elapsed_s=self._elapsed[spec.number],
-                summary=", ".join(dict.fromkeys(finding.title for finding in own.findings)),
+                summary=summary,
             )
         )
+
+
+def _told(own: Assessment) -> str:
+    return ", ".join(dict.fromkeys(finding.title for finding in own.findings))
 
 
 def _title(spec: RunSpec) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import baseline, cases, judge, policy, regressions, scenario, workload
+from testbed import baseline, cases, controls, judge, policy, regressions, scenario, workload
 from testbed.build import Artifact, build, files_for_guest, guest_command
 from testbed.build.cache import cached_build
 from testbed.candidate import Candidate, Kind, read_candidate
@@ -36,12 +36,12 @@ from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image.cache import Cache
 from testbed.image.cpio import write_archive
-from testbed.plan import FIRST_SEED, Plan, Question, Reference, plan, select
+from testbed.plan import FIRST_SEED, Attached, Plan, Question, plan, select
 from testbed.policy import Policy
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.run import Pool
 from testbed.scenario import Scenario
-from testbed.spec import Clock, RunSpec, Topology
+from testbed.spec import Clock, Role, RunSpec, Topology
 from testbed.status import Status, worst
 from testbed.verdict import BaselineFacts, ImageFacts, KernelFacts, ToolFacts, Verdict
 from testbed.vm import snapshot
@@ -172,7 +172,7 @@ def hold(request: Request, desk: Desk) -> Result:
     travels = {**(theirs.files if theirs else {}), **(own.bring(case, desk.image) if own else {})}
     with _work(case) as work:
         inputs = archives(artifact, travels, work, reference)
-        question = _question(request, demanded, known, artifact, theirs, clocks, inputs, desk.image, reference)
+        question = _question(request, demanded, known, artifact, theirs, clocks, inputs, desk.image, reference, work)
         planned = plan(question)
         record = CaseFile(
             clock=_clock_word(clocks),
@@ -186,6 +186,7 @@ def hold(request: Request, desk: Desk) -> Result:
             kernel=kernel_facts(desk.image),
             tool=tool_facts(desk.image, theirs, own),
             live=live,
+            controls=controls.expected(planned.specs),
             baseline=baseline.facts(reference, note) if reference is not None else BaselineFacts(),
         )
         write_model(case / CASE_FILE, record)
@@ -201,6 +202,7 @@ def hold(request: Request, desk: Desk) -> Result:
             run_all=request.run_all,
             sources=Case.open(case).sources(),
             early_repeat=True,
+            controls=record.controls,
         )
         if artifact.ok:
             _prepare(planned, desk, cached=request.cache)
@@ -256,9 +258,9 @@ def rehearse(request: Request, image: Image) -> Iterator[tuple[str, str]]:
             yield title, shlex.join(live_command(boot))
 
 
-def _rehearsed(request: Request) -> Reference | None:
+def _rehearsed(request: Request) -> Attached | None:
     named = baseline.find(request.baseline)
-    return None if named is None else Reference("0" * 64, baseline.words_for_dry_run(named), None, "0" * 64)
+    return None if named is None else Attached("0" * 64, baseline.words_for_dry_run(named), None, "0" * 64)
 
 
 def image_facts(image: Image) -> ImageFacts:
@@ -332,7 +334,7 @@ def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
     """The scenarios that a policy names, checked, with the bytes that go into the case."""
     folder = scenario.data_directory("scenarios")
     found = {}
-    for name in dict.fromkeys(demand.name for demand in demanded.scenarios):
+    for name in dict.fromkeys((*(demand.name for demand in demanded.scenarios), controls.SCENARIO)):
         file = folder / f"{name}.yaml"
         if file.is_file():
             data = file.read_bytes()
@@ -377,7 +379,7 @@ def _clock_word(clocks: frozenset[Clock]) -> str:
 
 
 def _selected(planned: Plan) -> tuple[str, ...]:
-    return tuple(sorted({spec.scenario for spec in planned.specs}))
+    return tuple(sorted({spec.scenario for spec in planned.specs if spec.role is not Role.CONTROL}))
 
 
 def _question(
@@ -390,6 +392,7 @@ def _question(
     inputs: Inputs,
     image: Image,
     reference: Artifact | None,
+    work: Path,
 ) -> Question:
     return Question(
         policy=demanded,
@@ -406,12 +409,26 @@ def _question(
         seeds=request.seeds or demanded.seeds,
         first_seed=request.first_seed,
         programs={SCHBENCH: schbench.argv} if schbench is not None and schbench.argv else {},
-        reference=None
-        if reference is None
-        else Reference(
-            reference.candidate.sha256, guest_command(reference), reference.facts.timeout_ms, inputs.reference
-        ),
+        reference=None if reference is None else attached(reference, inputs.reference),
+        controls=known_schedulers(image, work, inputs.by_hash),
+        control_scenario=controls.SCENARIO,
     )
+
+
+def attached(artifact: Artifact, files: str) -> Attached:
+    """An artifact as a plan names it."""
+    return Attached(artifact.candidate.sha256, guest_command(artifact), artifact.facts.timeout_ms, files)
+
+
+def known_schedulers(image: Image, work: Path, by_hash: dict[str, Path]) -> tuple[Attached, ...]:
+    """The controls; their archives are written into `work` and added to `by_hash`."""
+    found = []
+    for number, artifact in enumerate(controls.bring(image, work, Cache.open())):
+        path = work / f"control-{number}.cpio"
+        digest = write_archive(path, files_for_guest(artifact))
+        by_hash[digest] = path
+        found.append(attached(artifact, digest))
+    return tuple(found)
 
 
 def _make_case(request: Request, candidate: Candidate) -> Path:
@@ -460,7 +477,7 @@ class Inputs:
 
     candidate: str
     baseline: str
-    by_hash: Mapping[str, Path]
+    by_hash: dict[str, Path]
     reference: str = ""
 
 

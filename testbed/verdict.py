@@ -140,6 +140,20 @@ class ScenarioResult(Model):
     runs: tuple[RunResult, ...] = ()
 
 
+class ControlResult(Model):
+    """What a scheduler got whose answer is known: it judges the testbed."""
+
+    name: str
+    run: str
+    expected: Literal["pass", "fail"]
+    got: str = Field(description="`pass`, `fail`, `error`; empty: the case ended before it ran")
+
+    def __str__(self) -> str:
+        if self.got == self.expected:
+            return f"{self.name} {'passed' if self.got == 'pass' else 'was caught'}"
+        return f"{self.name}: expected {self.expected}, {f'got {self.got}' if self.got else 'did not run'}"
+
+
 class EvidenceRef(Model):
     """A place in the case."""
 
@@ -234,5 +248,6 @@ class Verdict(Model):
     tool: ToolFacts
     policy: PolicyFacts
     scenarios: tuple[ScenarioResult, ...]
+    controls: tuple[ControlResult, ...] = ()
     findings: tuple[Finding, ...]
     not_checked: tuple[NotChecked, ...]

@@ -75,7 +75,7 @@ def _stop(case: Case, runs: tuple[RunEvidence, ...], options: Options, cancelled
     at = freeze.moment(case, runs, options.until)
     image = replays.image_of(case, (at.run,))
     with tempfile.TemporaryDirectory(prefix="testbed-replay-") as work:
-        files = replays.inputs_of(case, (at.run,), Path(work)).by_hash[at.run.spec.files]
+        files = replays.inputs_of(case, (at.run,), Path(work), image).by_hash[at.run.spec.files]
         with freeze.frozen(image, at, case, files, cancelled) as guest:
             where = f"{at.run.name} stands still at {at.guest_ns / 1e9:.6f} s of guest time"
             if options.dump is not None:

@@ -7,6 +7,6 @@ idle, progress, share, integrity, benefit.
 
 from testbed.judge.assess import Assessment, assess
 from testbed.judge.conclude import JUDGE_VERSION as VERSION
-from testbed.judge.conclude import judge, pairs, sealed, verdict_bytes, write_verdict
+from testbed.judge.conclude import answer, judge, pairs, sealed, verdict_bytes, write_verdict
 
-__all__ = ["VERSION", "Assessment", "assess", "judge", "pairs", "sealed", "verdict_bytes", "write_verdict"]
+__all__ = ["VERSION", "Assessment", "answer", "assess", "judge", "pairs", "sealed", "verdict_bytes", "write_verdict"]

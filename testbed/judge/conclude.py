@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testbed.case import OUTCOME_FILE, VERDICT_FILE, Case, RunEvidence, canonical_json, write_atomic
+from testbed.case import CASE_FILE, OUTCOME_FILE, VERDICT_FILE, Case, RunEvidence, canonical_json, write_atomic
 from testbed.errors import ExitCode
 from testbed.judge import benefit, own, truth_table, unseen
 from testbed.judge.assess import Assessment, assess
+from testbed.judge.catalogue import CODES
 from testbed.policy import Demand, Policy
 from testbed.policy import facts as policy_facts
 from testbed.scenario import Scenario
@@ -21,6 +22,7 @@ from testbed.status import Status, worst
 from testbed.verdict import (
     Benefit,
     CandidateFacts,
+    ControlResult,
     EvidenceRef,
     Figure,
     Finding,
@@ -32,7 +34,7 @@ from testbed.verdict import (
     Verdict,
 )
 
-JUDGE_VERSION = 4
+JUDGE_VERSION = 5
 """Raised whenever the same evidence may get another verdict."""
 
 _BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse", "workload-worse"))
@@ -64,7 +66,8 @@ def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None =
     built = case.artifact is not None and not any(one.status in (Status.FAIL, Status.ERROR) for one in build)
     assessed = _assess_all(case, scenarios, demanded)
     parts = [_part(case, demand, demanded, assessed, built=built) for demand in demanded.scenarios]
-    surprises = _controls(case, assessed)
+    controls = _controls(case, assessed)
+    surprises = list(_surprises(case, controls))
     facts = truth_table.Facts(
         control_surprised=bool(surprises),
         build_failed=any(one.status is Status.FAIL for one in build),
@@ -107,6 +110,7 @@ def judge(case: Case, policy: Policy | None = None, policy_bytes: bytes | None =
         "tool": case.facts.tool.model_copy(update={"judge": JUDGE_VERSION}),
         "policy": policy_facts(raw, demanded),
         "scenarios": results,
+        "controls": controls,
         "findings": findings,
         "not_checked": unseen.not_checked(case, results, looked_at, figures, built=built),
     }
@@ -185,7 +189,7 @@ def _assess_all(case: Case, scenarios: dict[str, Scenario], policy: Policy) -> d
 def _part(case: Case, demand: Demand, policy: Policy, assessed: dict[Key, list[Assessment]], *, built: bool) -> _Part:
     ones = assessed.get((demand.name, demand.clock), [])
     part = _Part(demand, Status.MISS)
-    part.runs = [_run_result(one) for one in ones]
+    part.runs = [_run_result(one) for one in ones if one.view.run.spec.role is not Role.CONTROL]
     repeats = {
         one.view.run.spec.repeats: one
         for one in ones
@@ -376,27 +380,43 @@ def _run_result(one: Assessment) -> RunResult:
     )
 
 
-def _controls(case: Case, assessed: dict[Key, list[Assessment]]) -> list[Finding]:
-    """Controls that got another answer than the known one."""
-    known = {control.run: control for control in case.facts.controls}
-    found: list[Finding] = []
-    for one in (one for ones in assessed.values() for one in ones):
-        run = one.view.run
-        if run.spec.role is not Role.CONTROL:
+def answer(status: Status) -> str:
+    """What a run says, in the words in which a control's answer is known."""
+    return {Status.FAIL: "fail", Status.PASS: "pass"}.get(status, str(status).lower())
+
+
+def _controls(case: Case, assessed: dict[Key, list[Assessment]]) -> tuple[ControlResult, ...]:
+    """What became of the runs whose answer is known."""
+    got = {
+        one.view.run.spec.number: answer(one.status)
+        for ones in assessed.values()
+        for one in ones
+        if one.view.run.spec.role is Role.CONTROL
+    }
+    return tuple(
+        ControlResult(name=known.name, run=f"runs/{known.run:03d}", expected=known.expect, got=got.get(known.run, ""))
+        for known in case.facts.controls
+    )
+
+
+def _surprises(case: Case, controls: Sequence[ControlResult]) -> Iterator[Finding]:
+    """Controls that got another answer than the known one, or none though the case came to its end."""
+    cut_short = case.facts.stopped_early or case.facts.interrupted or not case.runs
+    for one in controls:
+        if one.got == one.expected or (not one.got and cut_short):
             continue
-        control = known.get(run.spec.number)
-        expected = control.expect if control else "pass"
-        name = control.name if control else "a known-good scheduler"
-        got = {Status.FAIL: "fail", Status.PASS: "pass"}.get(one.status, str(one.status).lower())
-        if got != expected:
-            found.append(
-                one.view.found(
-                    "control-surprised",
-                    f"control `{name}`: expected {expected}, got {got}",
-                    [one.view.outcome_ref()],
-                )
-            )
-    return found
+        what = f"got {one.got}" if one.got else "it did not run"
+        place = f"{one.run}/{OUTCOME_FILE}" if one.got else CASE_FILE
+        entry = CODES["control-surprised"]
+        yield Finding(
+            code="control-surprised",
+            status=entry.status,
+            title=entry.title,
+            message=f"control `{one.name}`: expected {one.expected}, {what}",
+            evidence=(EvidenceRef(file=place, line=1),),
+            cause=entry.cause,
+            hint=entry.fix,
+        )
 
 
 # --- the whole -----------------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ class _Bench:
         self._listener = listener
         self._numbers = itertools.count()
         self._artifact = load_artifact(target.case.path / "candidate")
-        inputs = replay.inputs_of(target.case, (target.run,), work)
+        inputs = replay.inputs_of(target.case, (target.run,), work, image)
         self._engine = CachedEngine(LocalEngine(image, inputs.by_hash, guest), Cache.open(), self._warn)
         spec = target.run.spec
         job = parse_job(spec.job)

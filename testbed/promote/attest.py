@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import judge, replay
+from testbed import controls, judge, replay
 from testbed.build import Artifact, altered, build, guest_command
 from testbed.build import load as load_artifact
 from testbed.candidate import Candidate, Kind, Library, read_candidate
@@ -31,7 +31,7 @@ from testbed.report.events import Listener
 from testbed.scenario import PROGRAMS
 from testbed.spec import Clock, Role, RunSpec, sha256
 from testbed.status import Status
-from testbed.trial import archives
+from testbed.trial import archives, known_schedulers
 from testbed.verdict import Outcome, Verdict
 from testbed.vm.guest import Boot, Guest
 from testbed.workload import files_of
@@ -84,7 +84,7 @@ def attest(place: Path, desk: Desk, *, self_signed: bool, now: datetime | None =
     _same_bytes(artifact, image)
     with tempfile.TemporaryDirectory(prefix="testbed-attest-") as name:
         work = Path(name)
-        _as_planned(case, artifact, work)
+        _as_planned(case, artifact, image, work)
         _again(case, artifact, image, desk, work)
     return _statement(case, verdict, self_signed=self_signed, now=now or datetime.now(UTC))
 
@@ -177,9 +177,17 @@ def _same_program(artifact: Artifact) -> None:
         )
 
 
-def _as_planned(case: Case, artifact: Artifact, work: Path) -> None:
+def _as_planned(case: Case, artifact: Artifact, image: Image, work: Path) -> None:
     """The runs are those that policy and scenarios ask for, and were given the job that these make."""
-    planned = {spec.number: spec for spec in plan(_question(case, artifact, work)).specs}
+    specs = plan(_question(case, artifact, image, work)).specs
+    if case.facts.controls != controls.expected(specs):
+        raise Refused(
+            "no-controls",
+            f"the case names {len(case.facts.controls)} controls, "
+            f"expected {', '.join(one.name for one in controls.KNOWN)}",
+            hint="it was edited, or made by a testbed without controls: run the candidate again",
+        )
+    planned = {spec.number: spec for spec in specs}
     for run in case.runs:
         wanted = planned.get(run.spec.number if run.spec.repeats is None else run.spec.repeats)
         if wanted is None or _comparable(run.spec) != _comparable(wanted):
@@ -195,13 +203,17 @@ def _comparable(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"number": 0, "repeats": None, "attached": False, "wall_limit_s": 1})
 
 
-def _question(case: Case, artifact: Artifact, work: Path) -> Question:
+def _question(case: Case, artifact: Artifact, image: Image, work: Path) -> Question:
     """The question that the case says it is the answer to."""
     facts = case.facts
     policy = case.policy()
     inputs = archives(artifact, files_of(case.path), work)
     own = {demand.name for demand in policy.scenarios if demand.seed is not None}
-    seeds = {run.spec.seed for run in case.runs if run.clock is Clock.SIM and run.spec.scenario not in own}
+    seeds = {
+        run.spec.seed
+        for run in case.runs
+        if run.clock is Clock.SIM and run.spec.role is not Role.CONTROL and run.spec.scenario not in own
+    }
     return Question(
         policy=policy,
         scenarios=case.scenarios(),
@@ -216,6 +228,8 @@ def _question(case: Case, artifact: Artifact, work: Path) -> Question:
         image=facts.image.id if facts.image else "",
         # Always from the first one on: who may choose where they begin may look for those that pass.
         seeds=max(len(seeds), policy.seeds),
+        controls=known_schedulers(image, work, inputs.by_hash),
+        control_scenario=controls.SCENARIO,
     )
 
 
@@ -242,8 +256,9 @@ def _again(case: Case, artifact: Artifact, image: Image, desk: Desk, work: Path)
         return
     fresh = work / "case"
     shutil.copytree(case.path, fresh)
-    inputs = archives(artifact, files_of(case.path), work).by_hash
-    engine = LocalEngine(image, inputs, desk.guest)
+    inputs = work / "inputs"
+    inputs.mkdir()
+    engine = LocalEngine(image, replay.inputs_of(case, live, inputs, image).by_hash, desk.guest)
     for run in live:
         shutil.rmtree(fresh / RUNS_DIR / run.spec.name)
         if engine.execute(run.spec, fresh / RUNS_DIR / run.spec.name, desk.cancelled, lambda line: None) is None:

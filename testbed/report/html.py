@@ -211,6 +211,7 @@ class _Page:
                 ("benefit", f"{verdict.benefit.outcome}: {verdict.benefit.summary}"),
                 ("judged", f"{verdict.candidate.name}, sha256 {verdict.candidate.sha256[:16]}"),
                 ("under", f"{kernel}policy {verdict.policy.name}, verdict {verdict.id}"),
+                ("controls", ", ".join(str(one) for one in verdict.controls)),
                 ("complete", complete),
             ),
         )

@@ -99,6 +99,8 @@ def _lines(verdict: PrintedVerdict, width: int) -> Iterable[Text]:
             yield from _labelled("", baseline.note, width)
     where = f"kernel {verdict.kernel.release}, " if verdict.kernel else ""
     yield from _labelled("under", f"{where}policy {verdict.policy.name}, verdict {verdict.id}", width)
+    if verdict.controls:
+        yield from _labelled("controls", ", ".join(str(one) for one in verdict.controls), width)
     if (schbench := verdict.tool.schbench) is not None:
         whose = "our own" if schbench.origin == "image" else f"{schbench.name}, as given"
         yield from _labelled("schbench", f"{whose}, sha256 {schbench.sha256[:16]}", width)

@@ -23,6 +23,10 @@ def test_a_global_fifo_passes_and_the_verdict_can_be_had_again_from_the_evidence
     assert (answer.code, answer.document["verdict"]) == (0, "pass"), answer.about()
     assert answer.document["safety"]["outcome"] == "pass"
     assert answer.document["image"]["id"] == image.id
+    assert [(one["expected"], one["got"]) for one in answer.document["controls"]] == [
+        ("pass", "pass"),
+        ("fail", "fail"),
+    ]
     jsonschema.validate(answer.document, report.schema())
 
     written = (answer.case / "verdict.json").read_bytes()

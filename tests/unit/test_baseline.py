@@ -17,7 +17,7 @@ from testbed.cli import main
 from testbed.engine.cached import run_key
 from testbed.errors import ExitCode, UsageError
 from testbed.judge import judge, write_verdict
-from testbed.plan import Reference, plan
+from testbed.plan import Attached, plan
 from testbed.promote.attest import Desk, Refused, attest
 from testbed.report import render
 from testbed.spec import Clock, Role, sha256
@@ -28,7 +28,7 @@ from tests.unit.test_plan import question
 from tests.unit.test_run import GOOD, STALLED, Bench
 
 OTHER = BaselineFacts(kind="source", name="old.bpf.c", sha256="d" * 64)
-REFERENCE = Reference("d" * 64, ("object", "candidate.bpf.o"), None, "e" * 64)
+REFERENCE = Attached("d" * 64, ("object", "candidate.bpf.o"), None, "e" * 64)
 EJECTED = {
     "e": "exit", "kind": 1026, "name": "SCX_EXIT_ERROR_STALL", "code": 0, "reason": "runnable task stall",
     "message": "hog[77] failed to run for 4.012s", "by_us": False, "source": "kernel", "after_ms": 4000,

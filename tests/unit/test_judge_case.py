@@ -298,8 +298,31 @@ def test_a_surprising_control_beats_everything(
     surprised = [finding for finding in verdict.findings if finding.code == "control-surprised"]
     assert bool(surprised) == (outcome is Outcome.INCONCLUSIVE)
     if surprised:
-        assert verdict.title == "control surprised in stall"
+        assert verdict.title == "control surprised"
         assert verdict.safety.outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_control_that_did_not_run_is_a_surprise_where_there_was_time_for_it(
+    builder: CaseBuilder, cut_short: bool
+) -> None:
+    builder.demand("stall")
+    builder.pair("stall")
+    builder.controls.append(Control(run=99, name="scx_simple", expect="pass"))
+    builder.stopped_early = cut_short
+    verdict = judge(builder.finish())
+    assert verdict.verdict is (Outcome.PASS if cut_short else Outcome.INCONCLUSIVE)
+    assert [str(one) for one in verdict.controls] == ["scx_simple: expected pass, did not run"]
+
+
+def test_controls_are_told_apart_from_the_runs_of_their_scenario(builder: CaseBuilder) -> None:
+    builder.demand("stall")
+    builder.pair("stall")
+    number = builder.run("stall", LOCKED, role=Role.CONTROL)
+    builder.controls.append(Control(run=number, name="loses", expect="fail"))
+    verdict = judge(builder.finish())
+    assert [str(one) for one in verdict.controls] == ["loses was caught"]
+    assert {run.role for one in verdict.scenarios for run in one.runs} == {Role.CANDIDATE, Role.BASELINE}
 
 
 def test_an_interrupted_case_exits_with_130_and_is_not_complete(builder: CaseBuilder) -> None:

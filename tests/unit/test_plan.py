@@ -10,7 +10,7 @@ import pytest
 
 from testbed import policy, scenario
 from testbed.errors import UsageError
-from testbed.plan import Question, plan, select
+from testbed.plan import Attached, Question, plan, select
 from testbed.spec import Clock, Role, Topology
 
 
@@ -98,3 +98,43 @@ def test_orders_of_events_may_begin_with_another_one_than_the_first() -> None:
     assert sim == {2000, 2001, 2002}
     live = plan(question(seeds=3, first_seed=2000, clocks=frozenset({Clock.LIVE}))).specs
     assert {spec.seed for spec in live} == {0}
+
+
+CONTROLS = (
+    Attached("d" * 64, ("object", "candidate.bpf.o"), None, "1" * 64),
+    Attached("e" * 64, ("object", "candidate.bpf.o"), 5000, "2" * 64),
+)
+
+
+def with_controls(**changes: Any) -> Question:
+    return question(controls=CONTROLS, control_scenario="first-look", **changes)
+
+
+def test_controls_run_once_behind_the_first_round_on_the_candidates_machine() -> None:
+    machine = Topology(cpus=4, memory_mb=512)
+    specs = plan(with_controls(seeds=3, machine=machine)).specs
+    assert [spec.number for spec in specs] == list(range(len(specs)))
+    places = [place for place, spec in enumerate(specs) if spec.role is Role.CONTROL]
+    assert places == [6, 7], "three seeds of candidate and EEVDF come first"
+    found = [specs[place] for place in places]
+    assert [(one.candidate, one.files) for one in found] == [("d" * 64, "1" * 64), ("e" * 64, "2" * 64)]
+    assert {(one.scenario, one.clock, one.seed, one.topology.cpus) for one in found} == {
+        ("first-look", Clock.SIM, 0, 4)
+    }
+
+
+def test_controls_have_the_clock_that_there_is() -> None:
+    found = [one for one in plan(with_controls(clocks=frozenset({Clock.LIVE}))).specs if one.role is Role.CONTROL]
+    assert [one.clock for one in found] == [Clock.LIVE, Clock.LIVE]
+    assert (
+        len(plan(with_controls(clocks=frozenset(Clock))).specs)
+        == len(plan(question(clocks=frozenset(Clock))).specs) + 2
+    )
+
+
+def test_where_nothing_runs_no_control_runs() -> None:
+    demanded = question().policy
+    live_only = demanded.model_copy(
+        update={"scenarios": tuple(one for one in demanded.scenarios if one.clock is Clock.LIVE)}
+    )
+    assert plan(with_controls(policy=live_only)).specs == ()

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 
 from testbed import policy, scenario
-from testbed.case import OUTCOME_FILE, Ended, read_run
+from testbed.case import OUTCOME_FILE, Control, Ended, read_run
 from testbed.engine.local import LocalEngine
 from testbed.errors import HostError
 from testbed.image import Image
@@ -281,3 +281,25 @@ def test_a_repetition_that_ends_before_the_baseline_is_no_error(tmp_path: Path) 
     specs = tuple(spec for spec in plan(question()).specs if spec.scenario == "starvation")
     bench.pool.run(tuple(spec.model_copy(update={"number": number}) for number, spec in enumerate(specs)))
     assert again() == [Status.DONE]
+
+
+@pytest.mark.parametrize(
+    ("expect", "script", "status", "summary"),
+    [
+        ("pass", GOOD, Status.DONE, "known: pass, as it must be"),
+        ("fail", STALLED, Status.DONE, "known: caught, as it must be"),
+        ("fail", GOOD, Status.ERROR, "known: expected fail, got pass"),
+        ("pass", STALLED, Status.ERROR, "known: expected pass, got fail"),
+    ],
+)
+def test_a_control_is_told_by_whether_it_got_what_is_known(
+    tmp_path: Path, expect: Literal["pass", "fail"], script: Script, status: Status, summary: str
+) -> None:
+    bench = Bench(tmp_path, lambda spec: script)
+    bench.pool.spot_check = lambda spec: True
+    first = plan(question()).specs[0]
+    bench.pool.controls = (Control(run=0, name="known", expect=expect),)
+    bench.pool.run((first.model_copy(update={"role": Role.CONTROL}),))
+    (ended,) = [event for event in bench.events if isinstance(event, StageEnded)]
+    assert (ended.status, ended.summary) == (status, summary)
+    assert not bench.pool.stopped_early
