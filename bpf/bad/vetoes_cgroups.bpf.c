@@ -7,7 +7,7 @@
  * no service starts, no container. The scheduler itself stays enabled and schedules well.
  *
  * class: fork-or-cgroup
- * expect: reject step-failed,fork-vetoed,unhealthy-after-detach
+ * expect: reject cgroup-vetoed,step-failed,fork-vetoed,unhealthy-after-detach
  * policy: full
  * needs: new cgroups
  */

@@ -29,6 +29,7 @@ from testbed.report import (
     parse_formats,
     printed,
     render,
+    want_colour,
 )
 from testbed.status import Status
 
@@ -233,7 +234,7 @@ def listen(formats: Sequence[Format], verbose: bool, stack: ExitStack) -> Listen
         if one.name == "jsonl":
             stream = sys.stdout if one.path is None else stack.enter_context(_create(one.path))
             listeners.append(JsonLines(stream))
-    listeners.append(TextProgress(sys.stderr, colour=_colour(sys.stderr), verbose=verbose))
+    listeners.append(TextProgress(sys.stderr, verbose=verbose))
     lock = threading.Lock()
 
     def tell(event: Event) -> None:
@@ -242,10 +243,6 @@ def listen(formats: Sequence[Format], verbose: bool, stack: ExitStack) -> Listen
                 listener(event)
 
     return tell
-
-
-def _colour(stream: TextIO) -> bool:
-    return stream.isatty() and "NO_COLOR" not in os.environ
 
 
 def _create(path: Path) -> TextIO:
@@ -272,7 +269,7 @@ def print_verdict(
             one.name,
             case_dir=str(case),
             elapsed_s=elapsed_s,
-            colour=one.path is None and _colour(sys.stdout),
+            colour=one.path is None and want_colour(sys.stdout),
             width=width,
             path=path,
             policy=policy,
