@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.cli.parser import Options, verb
-from testbed.cli.run import listen
+from testbed.cli.run import add_kernel, listen
 from testbed.errors import ExitCode
 from testbed.report import harmless
 from testbed.status import Status
@@ -34,6 +34,7 @@ def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verb(verbs, "lint", "say what will go wrong, without running anything", lint, EXAMPLES)
     parser.add_argument("candidates", nargs="+", metavar="CANDIDATE", help="a `.bpf.c` or a compiled `.bpf.o`")
+    add_kernel(parser)
     parser.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
 
 
@@ -61,7 +62,7 @@ def lint(options: Options) -> int:
     from testbed import image as images
 
     with ExitStack() as stack:
-        image = images.ensure(listen((), verbose=False, stack=stack))
+        image = images.with_kernel(options.kernel, listen((), verbose=False, stack=stack))
         answers = [_look(word, image) for word in options.candidates]
     if options.format == "json":
         print(json.dumps(_document(answers), indent=2, sort_keys=True))

@@ -49,6 +49,7 @@ RUN_EXAMPLES = """\
   testbed run -- scx_bpfland --slice-us 5000  an installed scheduler with its options
   testbed run my.bpf.c --baseline old.bpf.c   figures against another scheduler, safety against EEVDF
   testbed run my.bpf.c --workload build.yaml  your own workload beside EEVDF: it must not get worse
+  testbed run my.bpf.c --kernel host          on the kernel that runs here: bzImage and modules of this machine
   testbed run my.bpf.c --format json          one JSON document on stdout
 """
 BUILD_EXAMPLES = """\
@@ -92,6 +93,16 @@ def add(verbs: Verbs) -> None:
 
 def _add_candidate(parser: Parser) -> None:
     parser.add_argument("candidate", nargs="?", metavar="CANDIDATE", help="a `.bpf.c` or a compiled `.bpf.o`")
+    add_kernel(parser)
+
+
+def add_kernel(parser: Parser) -> None:
+    """`--kernel`, for every verb that builds for a guest's kernel."""
+    parser.add_argument(
+        "--kernel",
+        metavar="WHAT",
+        help="image (default), host, debian:VERSION, or a bzImage, directory or `.deb`: docs/guides/kernels.md",
+    )
 
 
 def add_formats(parser: Parser) -> None:
@@ -142,7 +153,7 @@ def run(options: Options) -> int:
     trial.check(request)
     with ExitStack() as stack:
         listener = listen(formats, options.verbose, stack)
-        image = images.ensure(listener)
+        image = images.with_kernel(options.kernel, listener)
         if options.dry_run:
             for title, command in trial.rehearse(request, image):
                 print(f"# {title}\n{command}")
@@ -164,7 +175,8 @@ def build(options: Options) -> int:
 
     with ExitStack() as stack:
         listener = listen((), verbose=False, stack=stack)
-        artifact = trial.build_only(given_candidate(options), images.ensure(listener), options.out, listener)
+        image = images.with_kernel(options.kernel, listener)
+        artifact = trial.build_only(given_candidate(options), image, options.out, listener)
     for finding in artifact.findings:
         if finding.status is Status.DONE:
             continue  # `testbed lint` shows advice

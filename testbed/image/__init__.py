@@ -2,6 +2,7 @@
 """Guest images: kernel, guest root, QEMU and the builder root, made once and found again by their hash.
 
 image = ensure(listener)          # the image of this version of the testbed, built if it is not there
+image = with_kernel(word)         # the same with another kernel
 image.kernel, image.initramfs, image.qemu, image.builder, image.include, image.examples
 """
 
@@ -37,7 +38,11 @@ __all__ = [
     "load",
     "prune",
     "verify",
+    "with_kernel",
 ]
+
+#: Words for kernels that are no paths.
+IMAGE_KERNEL, HOST_KERNEL = "image", "host"
 
 
 def _silent(event: object) -> None:
@@ -59,6 +64,29 @@ def ensure(listener: Listener = _silent) -> Image:
         except HostError as damage:
             _discard(cache, known, listener, damage)
     return _build(sources, cache, listener, require_locked=False)
+
+
+def with_kernel(word: str | None, listener: Listener = _silent) -> Image:
+    """The image with the kernel that somebody names.
+
+    Args:
+        word: None or `image`: its own. `host`: the running one. `debian:VERSION`: one that `image kernel` fetched. Else
+            a path: bzImage, directory or Debian package.
+        listener: is told what happens.
+
+    Raises:
+        UsageError: the kernel can't be used, or is not there; with the reason.
+        HostError: the image can't be built here, or the host's kernel can't be used.
+    """
+    base = ensure(listener)
+    if word is None or word == IMAGE_KERNEL:
+        return base
+    from testbed.image import derive
+
+    cache = Cache.open()
+    named = derive.Named(None, HOST_KERNEL) if word == HOST_KERNEL else derive.Named(Path(word), word)
+    recipe = Sources.load().recipe.kernel
+    return derive.derive(base, named, cache, recipe, listener, lambda image_id: _use(cache, image_id))
 
 
 def _discard(cache: Cache, image_id: str, listener: Listener, damage: HostError) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from testbed.errors import Bug
 from testbed.image.cpio import write_cpio
-from testbed.image.elf import Roots, module_info
+from testbed.image.elf import Roots
+from testbed.image.kernel import module_facts
 from testbed.image.model import (
     FILES,
     TREES,
@@ -183,9 +184,25 @@ def _guest_root(parts: Parts, recipe: Recipe, release: str, root: Path) -> list[
             _link(root / "usr/bin" / applet, "busybox")
 
     _copy(parts.runner / "testbed-runner", root / RUNNER, executable=True)
-    _copy(parts.kernel / "config", root / "boot" / f"config-{release}")
-    _modules(parts.kernel, recipe.kernel, release, root)
+    install_kernel(parts.kernel, recipe.kernel, release, root)
     return sorted({*programs, *applets})
+
+
+def install_kernel(kernel: Path, recipe: KernelRecipe, release: str, root: Path) -> None:
+    """Put what belongs to a kernel into the guest's tree.
+
+    Args:
+        kernel: directory with `config` (or without), `modules.builtin` and `modules/`.
+        recipe: which modules are wanted.
+        release: of the kernel.
+        root: the guest's tree.
+
+    Raises:
+        Bug: a module is not there.
+    """
+    if (kernel / "config").is_file():
+        _copy(kernel / "config", root / "boot" / f"config-{release}")
+    _modules(kernel, recipe, release, root)
 
 
 def _modules(kernel: Path, recipe: KernelRecipe, release: str, root: Path) -> None:
@@ -203,7 +220,7 @@ def _modules(kernel: Path, recipe: KernelRecipe, release: str, root: Path) -> No
         if name not in files:
             raise Bug(f"the kernel has no module `{name}`, neither loadable nor built in")
         data = _uncompressed(files[name])
-        requires[name] = [_module_name(item) for item in module_info(data).get("depends", "").split(",") if item]
+        requires[name] = [_module_name(item) for item in module_facts(data).get("depends", "").split(",") if item]
         for needed in requires[name]:
             add(needed)
         file = place / "kernel" / f"{name}.ko"

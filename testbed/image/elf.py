@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ELF files: which libraries a program needs, and which modules a module needs."""
+"""ELF files: which libraries a program needs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from elftools.common.exceptions import ELFError
@@ -123,12 +122,3 @@ def resolve(root: Path, path: str, depth: int = 40) -> Path | None:
         else:
             return None
     return root.joinpath(*done)
-
-
-def module_info(data: bytes) -> dict[str, str]:
-    """`.modinfo` of a kernel module; of keys that come more than once the last."""
-    section = ELFFile(BytesIO(data)).get_section_by_name(".modinfo")
-    if section is None:
-        raise Bug("a kernel module has no .modinfo section")
-    pairs = (item.partition(b"=") for item in section.data().split(b"\0") if b"=" in item)
-    return {key.decode(): value.decode("utf-8", "replace") for key, _, value in pairs}

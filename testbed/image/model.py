@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from testbed.spec import Model
 from testbed.verdict import KernelFacts
@@ -154,11 +154,23 @@ class Example(Model):
     libraries: tuple[str, ...] = Field(description="sonames; the files are in `examples/lib`, also in the guest")
 
 
+class Derived(Model):
+    """What an image with another kernel than its recipe's was made of."""
+
+    base: str = Field(description="id of the image that all but the kernel is of: headers and examples too")
+    origin: str = Field(description="where the kernel came from, for people; no part of the identity")
+    btf_sha256: str = Field(description="of the kernel's types, the bytes of /sys/kernel/btf/vmlinux")
+    modules: dict[str, str] = Field(description="modules of the guest, unpacked: name → sha256")
+    config: bool = Field(description="the kernel's configuration was found")
+    types: tuple[str, ...] = Field(default=(), description="types that the kernel lacks and the headers name")
+    lost: tuple[str, ...] = Field(default=(), description="what the guest can't do for want of a module")
+
+
 class Manifest(Model):
     """`manifest.json` of an image (`testbed.image/1`)."""
 
     schema_: Literal["testbed.image/1"] = Field(default="testbed.image/1", alias="schema")
-    id: str = Field(description="hash of everything in here but `id`, `locked` and `drift`")
+    id: str = Field(description="hash of everything in here but `id`, `locked`, `drift` and `derived.origin`")
     recipe: str
     architecture: str
     kernel: KernelFacts
@@ -171,10 +183,21 @@ class Manifest(Model):
     programs: tuple[str, ...] = Field(description="programs of the guest, as paths in it")
     examples: dict[str, Example]
     components: dict[str, Component]
+    derived: Derived | None = Field(default=None, description="of an image with another kernel; else left out")
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `derived` where there is nothing, so that images keep the ids that they had before there was one."""
+        data: dict[str, Any] = handler(self)
+        if self.derived is None:
+            data.pop("derived", None)
+        return data
 
     def computed_id(self) -> str:
         """What `id` has to be."""
-        data = self.model_dump(by_alias=True, mode="json", exclude={"id", "locked", "drift"})
+        # Where a kernel came from says nothing about what it is.
+        left_out: dict[str, Any] = {"id": True, "locked": True, "drift": True, "derived": {"origin"}}
+        data = self.model_dump(by_alias=True, mode="json", exclude=left_out)
         return hashlib.sha256(canonical(data)).hexdigest()
 
 
