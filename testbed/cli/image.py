@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`testbed image build|list|export|import|schedulers|prune`."""
+"""`testbed image build|list|export|import|kernel|schedulers|prune`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from testbed.cli.parser import Options, add_json, verb
 from testbed.cli.run import listen
 from testbed.errors import ExitCode
+from testbed.report import harmless
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
@@ -18,19 +19,24 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     """Add the verbs."""
-    parser = verb(verbs, "image", "build, list, export, import and remove guest images")
+    parser = verb(verbs, "image", "build, list, export, import and remove guest images, fetch kernels for them")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build_ = verb(actions, "build", "make the image, if it is not there yet", build)
     build_.add_argument("--locked", action="store_true", help="fail where a package is not the lock file's")
     build_.add_argument("--update-lock", action="store_true", help="write the packages that were found to the lock")
     build_.add_argument("-v", "--verbose", action="store_true", help="show what the stages say")
-    list_ = verb(actions, "list", "list the images of the cache", list_images)
+    list_ = verb(actions, "list", "list the images of the cache, and the kernels that were fetched", list_images)
     add_json(list_)
     export_ = verb(actions, "export", "write an image to one file", export)
     export_.add_argument("file", type=Path, metavar="FILE")
     export_.add_argument("--id", help="which image (default: the one that `run` would use)")
     import_ = verb(actions, "import", "take an image from a file, after checking every hash", import_image)
     import_.add_argument("file", type=Path, metavar="FILE")
+    kernel_ = verb(actions, "kernel", "fetch another packaged kernel, for `--kernel debian:VERSION`", fetch_kernel)
+    kernel_.add_argument(
+        "version", nargs="?", metavar="VERSION", help="e.g. 6.17 (default: the newest one of another series)"
+    )
+    kernel_.add_argument("-v", "--verbose", action="store_true", help="show what apt says")
     schedulers_ = verb(
         actions, "schedulers", "build scx_* schedulers of the crates registry, an extra", make_schedulers
     )
@@ -50,6 +56,16 @@ def make_schedulers(options: Options) -> int:
     return int(ExitCode.PASS)
 
 
+def fetch_kernel(options: Options) -> int:
+    """Fetch a packaged kernel."""
+    from testbed.image import kernels
+
+    with ExitStack() as stack:
+        made = kernels.fetch(options.version, listen((), options.verbose, stack)).facts
+    print(f"linux {made.release}, {made.version}: run on it by `--kernel {made.word}`")
+    return int(ExitCode.PASS)
+
+
 def build(options: Options) -> int:
     """Make the image."""
     from testbed import image
@@ -65,8 +81,9 @@ def build(options: Options) -> int:
 
 
 def list_images(options: Options) -> int:
-    """List the images."""
+    """List the images, and the kernels that were fetched."""
     from testbed import image
+    from testbed.image import kernels
 
     found = image.list_images()
     if options.json:
@@ -74,7 +91,12 @@ def list_images(options: Options) -> int:
         return int(ExitCode.PASS)
     for one in found:
         locked = "locked" if one.manifest.locked else "not the lock file's packages"
+        derived = one.manifest.derived
+        if derived is not None:
+            locked = f"{derived.base[:16]} with the kernel of {harmless(derived.origin)}"
         print(f"{one.id[:16]}  linux {one.manifest.kernel.release}  qemu {one.manifest.qemu.version}  {locked}")
+    for kernel in kernels.kept():
+        print(f"{kernel.facts.word:16}  linux {kernel.facts.release}  packages {kernel.facts.version}")
     return int(ExitCode.PASS)
 
 

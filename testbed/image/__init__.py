@@ -22,7 +22,7 @@ from testbed.errors import HostError, UsageError
 from testbed.image.cache import Cache, disk_errors, remove_tree, write_atomically
 from testbed.image.events import Reporter
 from testbed.image.model import FILES, KEY_FILES, TREES, Image, Manifest, Packages, pretty
-from testbed.image.recipe import SCHEDULERS, Sources
+from testbed.image.recipe import KERNELS, SCHEDULERS, Sources
 from testbed.image.tree import Entry, file_sha256, listing, parse_listing, scan
 from testbed.report.events import Listener, StageLine
 
@@ -81,10 +81,16 @@ def with_kernel(word: str | None, listener: Listener = _silent) -> Image:
     base = ensure(listener)
     if word is None or word == IMAGE_KERNEL:
         return base
-    from testbed.image import derive
+    from testbed.image import derive, kernels
 
     cache = Cache.open()
-    named = derive.Named(None, HOST_KERNEL) if word == HOST_KERNEL else derive.Named(Path(word), word)
+    if word == HOST_KERNEL:
+        named = derive.Named(None, HOST_KERNEL)
+    elif word.startswith(kernels.PREFIX):
+        kernel = kernels.find(word.removeprefix(kernels.PREFIX))
+        named = derive.Named(kernel.tree, kernel.origin)
+    else:
+        named = derive.Named(Path(word), word)
     recipe = Sources.load().recipe.kernel
     return derive.derive(base, named, cache, recipe, listener, lambda image_id: _use(cache, image_id))
 
@@ -277,7 +283,7 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
     """Remove images and schedulers that this version does not use, what was made with them, stages and leftovers.
 
     Args:
-        everything: those in use too.
+        everything: those in use too, and kernels that were fetched.
         in_use: says of an id whether somebody still needs it.
     """
     from testbed.image import schedulers
@@ -298,6 +304,8 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
         for path in sorted((cache.root / SCHEDULERS).glob("*")):
             if everything or path != schedulers.directory():
                 _remove(cache, path)
+        for path in (cache.root / KERNELS).glob("*") if everything else ():
+            _remove(cache, path)
         for key in cache.keys.iterdir():
             if cache.read_key(key.name) is None:
                 key.unlink(missing_ok=True)

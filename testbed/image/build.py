@@ -214,7 +214,7 @@ class Builder:
         }
         self.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
         found = debian.read_packages(recipe, out / "testbed")
-        debian.check_downloads(found, out / "testbed" / "debs")
+        debian.check_downloads(found.downloaded, out / "testbed" / "debs")
         (out / "packages.json").write_bytes(pretty(found))
         self._unpack_debs(out, stage)
         (out / "builder.list").write_bytes(listing(scan(out / "builder")))

@@ -255,8 +255,6 @@ def read_packages(recipe: Recipe, directory: Path) -> Packages:
     Raises:
         Bug: packages without metadata.
     """
-    described = _metadata(directory / "metadata" / "downloaded.packages")
-    downloaded = (directory / "metadata" / "downloaded").read_text().split()
     sources = []
     for dsc in sorted((directory / "source").glob("*.dsc")):
         text = dsc.read_text(encoding="utf-8", errors="replace")
@@ -275,7 +273,7 @@ def read_packages(recipe: Recipe, directory: Path) -> Packages:
         recipe=recipe.name,
         kernel=(directory / "kernel").read_text().split()[0],
         installed=read_installed(directory),
-        downloaded=_select(described, downloaded),
+        downloaded=read_downloaded(directory),
         sources=tuple(sources),
     )
 
@@ -292,6 +290,19 @@ def read_installed(directory: Path) -> tuple[Package, ...]:
     return _select(
         _metadata(directory / "metadata" / "installed.packages"), (directory / "installed").read_text().split()
     )
+
+
+def read_downloaded(directory: Path) -> tuple[Package, ...]:
+    """The packages that a packages.sh downloaded, as it noted them.
+
+    Args:
+        directory: with metadata/downloaded, metadata/downloaded.packages.
+
+    Raises:
+        Bug: packages without metadata.
+    """
+    names = (directory / "metadata" / "downloaded").read_text().split()
+    return _select(_metadata(directory / "metadata" / "downloaded.packages"), names)
 
 
 def _metadata(file: Path) -> dict[tuple[str, str], Package]:
@@ -318,18 +329,18 @@ def _select(described: dict[tuple[str, str], Package], names: list[str]) -> tupl
     return tuple(sorted(chosen, key=lambda package: (package.name, package.architecture)))
 
 
-def check_downloads(packages: Packages, directory: Path) -> None:
+def check_downloads(packages: Sequence[Package], directory: Path) -> None:
     """Hash the downloaded packages once more, now as they lie on our disk.
 
     Raises:
         HostError: one of them is not what the mirror's signed index says.
     """
     hashes = {file_sha256(path) for path in directory.glob("*.deb")}
-    for package in packages.downloaded:
+    for package in packages:
         if package.sha256 not in hashes:
             raise HostError(
                 f"package `{package.name}` {package.version} is damaged: none of the files has the hash of the index",
-                hint="look at the disk and the mirror, then run `testbed image build` again",
+                hint="look at the disk and the mirror, then try again",
             )
 
 

@@ -279,22 +279,37 @@ class _Tools:
             return path
         out = self.work / "packages"
         out.mkdir()
-        for package in packages:
-            sandbox = replace(
-                self._sandbox(1 << 16),
-                read_only=(Bind(package, "/tmp/package.deb"),),
-                writable=(Bind(out, "/out"),),
-            )
-            result = sandbox.run(["dpkg-deb", "-x", "/tmp/package.deb", "/out"])
-            if not result.ok:
-                raise UsageError(f"the package `{package}` can't be unpacked: {_last(result.stderr)}")
-        # A stranger's links may lead anywhere; a kernel needs none.
-        for folder, folders, files in os.walk(out):
-            for name in (*folders, *files):
-                place = Path(folder, name)
-                if place.is_symlink():
-                    place.unlink()
+        unpack_packages(self.builder, packages, out)
         return out
+
+
+def unpack_packages(root: Path, packages: Sequence[Path], out: Path) -> None:
+    """Unpack Debian packages over each other, in a sandbox; links are left out.
+
+    Args:
+        root: with dpkg-deb.
+        packages: files.
+        out: an empty directory.
+
+    Raises:
+        UsageError: one is damaged.
+    """
+    for package in packages:
+        sandbox = Sandbox(
+            root=root,
+            read_only=(Bind(package, "/tmp/package.deb"),),
+            writable=(Bind(out, "/out"),),
+            limits=Limits(wall_s=_LIMIT_S, memory_bytes=_MEMORY),
+        )
+        result = sandbox.run(["dpkg-deb", "-x", "/tmp/package.deb", "/out"])
+        if not result.ok:
+            raise UsageError(f"the package `{package}` can't be unpacked: {_last(result.stderr)}")
+    # A stranger's links may lead anywhere; a kernel needs none.
+    for folder, folders, files in os.walk(out):
+        for name in (*folders, *files):
+            place = Path(folder, name)
+            if place.is_symlink():
+                place.unlink()
 
 
 def _is_package(path: Path) -> bool:

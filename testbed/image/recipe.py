@@ -18,8 +18,9 @@ from testbed.image.tree import file_sha256
 #: Raised by hand whenever this package makes something else of the same inputs.
 FORMAT = 1
 
-#: Recipe of an extra that no image has anything of (`testbed.image.schedulers`).
+#: Recipes of extras that no image is made of (`testbed.image.schedulers`, `testbed.image.kernels`).
 SCHEDULERS = "schedulers"
+KERNELS = "kernels"
 
 _IGNORED_SUFFIXES = (".md", ".pyc")
 
@@ -85,7 +86,9 @@ class Sources:
     def files(self) -> dict[str, str]:
         """Every file of the recipe that can change an image, with its hash; the lock is not among them."""
         files = self._directory_files(self.directory)
-        return {name: digest for name, digest in files.items() if not name.startswith(f"{SCHEDULERS}/")}
+        return {
+            name: digest for name, digest in files.items() if not name.startswith((f"{SCHEDULERS}/", f"{KERNELS}/"))
+        }
 
     def _directory_files(self, directory: Path) -> dict[str, str]:
         return {
