@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 from testbed.cli import output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
+from testbed.report import Listener, StageLine
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
+    from testbed.image import Image
     from testbed.nightly import Document
 
 EXAMPLES = """\
   testbed nightly --budget 6h                      what a night of six hours has time for
   testbed nightly --topology two-llcs two-nodes    everybody on these machines too
+  testbed nightly --kernel debian:7.2              the corpus on this kernel too (default: all that were fetched)
   testbed nightly --image 51d17d2d                 the corpus on another image of the cache as well
   testbed nightly --issue-file issue.md            an issue's text per regression: issue.md, issue-2.md, …
 """
@@ -47,6 +50,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--image", nargs="+", default=[], dest="images", metavar="ID", help="on each of these images too"
+    )
+    parser.add_argument(
+        "--kernel", nargs="+", dest="kernels", metavar="WHAT", help="on each of these too; `image`: on its own alone"
     )
     parser.add_argument("--no-installed", action="store_true", help="leave out the `scx_*` on PATH")
     parser.add_argument("--budget", type=_duration, metavar="DURATION", help="e.g. 6h, 90min; what is left is named")
@@ -102,6 +108,7 @@ def nightly(options: Options) -> int:
             datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
             stop,
             images.list_images,
+            _kernels(options.kernels, listener, {one.id for one in (usual, *named)}),
         )
         document = session.run()
     output.write(session.folder(document.night) / PAGE, report.render(document, "html"))
@@ -110,6 +117,20 @@ def nightly(options: Options) -> int:
         _write_issues(options.issue_file, document)
     print(f"night: {session.folder(document.night)}", file=sys.stderr)
     return document.exit_code
+
+
+def _kernels(words: list[str] | None, listener: Listener, known: set[str]) -> dict[str, Image]:
+    """The image with each kernel that was asked for, else with the newest of each series that was fetched."""
+    from testbed import image as images
+    from testbed.image import kernels
+
+    if words is None:
+        words = [one.facts.word for one in kernels.kept()]
+        if not words:
+            told = "only the image's own kernel is judged on: `testbed image kernel` fetches a second one"
+            listener(StageLine(stage="nightly", text=f"note: {told}"))
+    made = {word: images.with_kernel(word, listener) for word in dict.fromkeys(words)}
+    return {word: image for word, image in made.items() if image.id not in known}
 
 
 def _duration(text: str) -> float:

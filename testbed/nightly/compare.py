@@ -142,6 +142,7 @@ def change(
             "machine": answer.row.machine,
             "policy": answer.row.policy,
             "image": answer.image,
+            "kernel": answer.kernel,
             "first_seed": answer.first_seed,
             "before": before,
             "now": now,

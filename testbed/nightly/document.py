@@ -45,7 +45,8 @@ class Answer(Model):
 
     kind: Kind
     image: str = Field(description="id of the image")
-    named: bool = Field(default=False, description="the image was asked for by its id; else it is the usual one")
+    named: bool = Field(default=False, description="image or kernel were asked for; else it is the usual image")
+    kernel: str = Field(default="", description="as it was asked for, e.g. `debian:7.2`; empty: the image's own")
     first_seed: int = 0
     row: Row
     question: str = Field(default="", description="hash of all that the verdict depends on; empty: never judged")
@@ -57,7 +58,9 @@ class Answer(Model):
     def subject(self) -> str:
         """What is compared from night to night; orders of events that are new each night are one subject."""
         row = self.row
-        parts = [self.kind, row.name, row.machine, row.policy, row.scenario, self.image if self.named else ""]
+        # An image with another kernel has another id with each testbed; the kernel is what is compared.
+        where = self.kernel or (self.image if self.named else "")
+        parts = [self.kind, row.name, row.machine, row.policy, row.scenario, where]
         parts += [f"{self.first_seed}+{row.seeds}"] if self.kind is Kind.AGAIN else []
         return "|".join(parts)
 
@@ -83,6 +86,7 @@ class Change(Model):
     machine: str = ""
     policy: str
     image: str
+    kernel: str = Field(default="", description="as it was asked for; empty: the image's own")
     first_seed: int = Field(default=0, description="of the orders of events; 0: the usual ones")
     before: str
     now: str
@@ -120,7 +124,8 @@ class Asked(Model):
     seeds: int = Field(description="new orders of events for each scheduler")
     machines: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    images: tuple[str, ...] = Field(description="ids, the usual one first")
+    images: tuple[str, ...] = Field(description="ids, the usual one first, those with another kernel last")
+    kernels: tuple[str, ...] = Field(default=(), description="as they were asked for, beside the image's own")
     testbed: str
     judge: int
 
@@ -147,7 +152,7 @@ def label(answer: Answer) -> str:
     if answer.kind in (Kind.AGAIN, Kind.FRESH):
         last = answer.first_seed + (row.seeds or 1) - 1
         parts.append(f"orders {answer.first_seed} to {last}")
-    parts += [f"image {answer.image[:12]}"] if answer.named else []
+    parts += [f"kernel {answer.kernel}"] if answer.kernel else [f"image {answer.image[:12]}"] if answer.named else []
     return f"{answer.kind}: {', '.join(parts)}"
 
 

@@ -88,6 +88,7 @@ class _Part:
     image: Image
     named: bool
     tasks: Sequence[Task]
+    kernel: str = ""
 
     @property
     def folder(self) -> str:
@@ -118,6 +119,7 @@ class Session:
         programs: installed schedulers that are not of it.
         directory: of all nights.
         images: the usual one, and those that were asked for by id.
+        kernels: the usual image with other kernels, by the word that each was asked for.
         trial: judges one candidate on the guests of an image.
         now: date and time for people.
         stop: set by whoever wants it to end.
@@ -135,6 +137,7 @@ class Session:
     now: str
     stop: threading.Event = field(default_factory=threading.Event)
     cached: Callable[[], Sequence[Image]] = tuple
+    kernels: Mapping[str, Image] = field(default_factory=dict)
     _late: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> Document:
@@ -176,7 +179,8 @@ class Session:
             seeds=settings.seeds,
             machines=settings.machines,
             only=settings.only,
-            images=tuple(image.id for image in self.images),
+            images=tuple(image.id for image in (*self.images, *self.kernels.values())),
+            kernels=tuple(self.kernels),
             testbed=__version__,
             judge=judge.VERSION,
         )
@@ -208,6 +212,9 @@ class Session:
         for image in others:
             yield _Part(Kind.CORPUS, image, True, base)
             yield _Part(Kind.INSTALLED, image, True, more)
+        for word, image in self.kernels.items():
+            yield _Part(Kind.CORPUS, image, True, base, word)
+            yield _Part(Kind.INSTALLED, image, True, more, word)
 
     def _again(self, base: Sequence[Task], night: int) -> Iterator[Task]:
         known = {(task.member.name, task.machine_name): task for task in base}
@@ -258,6 +265,7 @@ class Session:
             kind=part.kind,
             image=part.image.id,
             named=part.named,
+            kernel=part.kernel,
             first_seed=task.first_seed,
             row=row.model_copy(update={"case": place}),
         )

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from testbed.case import canonical_json
 from testbed.corpus import Result
 from testbed.errors import ExitCode
-from testbed.nightly.document import Change, Document, NightFacts, label
+from testbed.nightly.document import Change, Document, Kind, NightFacts, label
 from testbed.report import html, trends
 from testbed.report.escape import code, defused, fence, harmless, lines
 from testbed.report.markup import Markup, tag
@@ -55,6 +56,7 @@ def issue(change: Change, document: Document) -> str:
         ("before", f"{code(change.before)}, {_since(change)}"),
         ("now", f"{code(change.now)}, night {document.night}"),
         ("image", code(change.image[:16])),
+        *([("kernel", code(change.kernel))] if change.kernel else []),
         ("testbed", f"{code(facts.testbed)}, rules {facts.judge}"),
         ("cause", code(change.cause) if change.cause else "not looked for"),
         ("evidence", code(change.case) if change.case else "none"),
@@ -74,6 +76,7 @@ def _title(document: Document) -> str:
 
 def _place(change: Change) -> str:
     place = f" on {change.machine}" if change.machine else ""
+    place += f" on kernel {change.kernel}" if change.kernel else ""
     return f"{place}, orders of events from {change.first_seed} on" if change.first_seed else place
 
 
@@ -91,11 +94,22 @@ def _totals(document: Document) -> Iterator[tuple[str, str]]:
     facts = document.nights[-1]
     yield "catch rate", f"{_percent(facts.recall)}, named rightly {_percent(facts.named_share)}, {facts.missed} missed"
     yield "false alarms", str(facts.false_alarms)
+    for word in document.asked.kernels:
+        yield "kernel", f"{harmless(word)}: {_on_kernel(word, document)}"
     yield "flaky", f"{facts.flaky} (must be 0)"
     yield "lost guests", ", ".join(f"{name} {number}" for name, number in facts.lost.items()) or "0"
     yield "answers", f"{facts.answers}, {facts.unclear} unclear, {facts.not_reached} not reached"
     yield "latency", _times(facts.latency_ratio)
     yield "time", f"{facts.elapsed_s / 60:.1f} min of judging, {_times(facts.time_ratio)}"
+
+
+def _on_kernel(word: str, document: Document) -> str:
+    """What the corpus adds up to on a kernel beside the image's own."""
+    rows = [one.row for one in document.answers if one.kernel == word and one.kind is Kind.CORPUS]
+    count = Counter(row.result for row in rows)
+    caught = count[Result.NAMED] + count[Result.OTHERWISE]
+    told = f"{caught} of {caught + count[Result.MISSED]} bad ones rejected, {count[Result.FALSE_ALARM]} false alarms"
+    return f"{told}, {count[Result.UNCLEAR]} unclear, {count[Result.NOT_RUN]} not run"
 
 
 def _changes(document: Document) -> Iterator[tuple[str, list[Change]]]:
@@ -163,6 +177,7 @@ def _page(document: Document) -> Iterator[Markup]:
     told = [f"policy {asked.policy}", f"{asked.seeds} new orders of events", f"testbed {asked.testbed}"]
     told += [f"rules {asked.judge}", *(f"machine {one}" for one in asked.machines)]
     told += [f"image {one[:16]}" for one in asked.images]
+    told += [f"kernel {one}" for one in asked.kernels]
     yield tag("p", ", ".join(told))
 
 

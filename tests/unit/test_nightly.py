@@ -21,6 +21,7 @@ from testbed.image import Image
 from testbed.nightly import Document, History, Kind, Session, Settings, bisect, installed
 from testbed.nightly.bisect import Point
 from testbed.report import nightly as report
+from testbed.report.escape import code
 from testbed.status import Status
 from testbed.trial import Request
 from testbed.trial import Result as Held
@@ -62,6 +63,7 @@ class Bench:
     image: Image
     others: tuple[Image, ...] = ()
     cached: tuple[Image, ...] = ()
+    kernels: dict[str, Image] = field(default_factory=dict)
     programs: tuple[Member, ...] = ()
     settings: Settings = QUICK
     asked: list[str] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Bench:
                 "2026-11-24 02:17:00",
                 self.stop,
                 lambda: self.cached,
+                self.kernels,
             ).run()
 
     def _hold(self, request: Request, image: Image) -> Held:
@@ -273,6 +276,30 @@ def test_machines_other_images_and_installed_schedulers(bench: Bench, tmp_path: 
     ]
     assert [one.row.machine for one in document.answers if one.kind is Kind.CORPUS] == ["", "two", "", "two"]
     assert document.tables[0].good == 2, "installed ones and other images are in no catch rate"
+    assert bench.night().changes == ()
+
+
+def test_another_kernel_is_compared_by_its_word_whatever_image_it_is_in(
+    bench: Bench, verdicts: dict[str, Verdict]
+) -> None:
+    bench.kernels = {"debian:7.2": another(bench.image, bench.place / "image", "7")}
+    first = bench.night()
+    assert (first.asked.kernels, first.asked.images[1:]) == (("debian:7.2",), ("7" * 64,))
+    assert [one.row.name for one in first.answers if one.kernel == "debian:7.2"] == ["fair", "loses", "unseen"]
+    assert "kernel:       debian:7.2: 2 of 2 bad ones rejected, 0 false alarms" in report.render(first, "text")
+    assert sum(table.good for table in first.tables) == 1, "another kernel is in no catch rate"
+
+    newer = another(bench.image, bench.place / "image", "8")
+    bench.kernels = {"debian:7.2": newer}
+    usually = usual(verdicts)
+    bench.answer = lambda request, image: verdicts["pass"] if image.id == newer.id else usually(request, image)
+    second = bench.night()
+    assert [(one.name, one.kernel, one.worse, one.since) for one in second.changes] == [
+        ("loses", "debian:7.2", True, 1),
+        ("unseen", "debian:7.2", True, 1),
+    ]
+    told = report.issue(second.changes[0], second)
+    assert f"| kernel | {code('debian:7.2')} |" in told
     assert bench.night().changes == ()
 
 
