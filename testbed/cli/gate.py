@@ -31,6 +31,7 @@ GATE_EXAMPLES = """\
   testbed gate                                  judge every candidate of this repository
   testbed gate --changed-since origin/main      only those that differ from there, includes followed
   testbed gate sched/ --policy quick            only what is below sched/
+  testbed gate --kernel image debian:7.2        each of them on two kernels
   testbed gate --dry-run                        say what would be judged
   testbed gate --shard 2/3 --out shard-2        the second third, for `testbed merge`
 """
@@ -55,6 +56,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--workload", type=Path, metavar="FILE", help="your own workload, instead of the configuration's"
+    )
+    parser.add_argument(
+        "--kernel", nargs="+", dest="kernels", metavar="WHAT", help="each on each of these: as `run --kernel`"
     )
     parser.add_argument("--base-verdicts", type=Path, metavar="DIR|FILE", help="a gate of the base, to compare with")
     parser.add_argument("--fail-on", choices=["any", "regression"], default="any", help="default: any")
@@ -108,13 +112,17 @@ def gate(options: Options) -> int:
         listener = listen((), options.verbose, stack)
         session = gates.Session(survey, settings, directory, _no_trial, listener, base=base)
         if survey.changed:
-            image = images.ensure(listener)
-            work = desk(image, listener)
+            work = desk(images.ensure(listener), listener)
             cancel_on_signal(work.cancelled)
+            desks = {
+                word: replace(work, image=images.with_kernel(_place(word, options, file), listener)) if word else work
+                for word in settings.kernels
+            }
             session = replace(
                 session,
-                trial=lambda request: trial.hold(request, work),
-                image=trial.image_facts(image),
+                trial=lambda request, word: trial.hold(request, desks[word]),
+                image=trial.image_facts(work.image),
+                kernels={word: trial.image_facts(one.image) for word, one in desks.items() if word},
                 stop=work.cancelled,
             )
         document = session.run()
@@ -138,8 +146,15 @@ def merge(options: Options) -> int:
     return merged.exit_code
 
 
-def _no_trial(request: Request) -> Result:
+def _no_trial(request: Request, kernel: str) -> Result:
     raise UsageError("nothing was to be judged")
+
+
+def _place(word: str, options: Options, file: Path | None) -> str:
+    """The kernel that a word means: a path of the configuration begins at its folder."""
+    from testbed.image import is_path
+
+    return str(file.parent / word) if file is not None and options.kernels is None and is_path(word) else word
 
 
 def _config(options: Options) -> tuple[Config, Path | None]:
@@ -172,6 +187,7 @@ def _settings(options: Options, config: Config) -> Settings:
         regressions=options.regressions or (Path(config.regressions) if config.regressions is not None else None),
         workload=options.workload or (Path(config.workload) if config.workload is not None else None),
         run_all=options.run_all,
+        kernels=_kernels(options.kernels or config.kernels),
         fail_on=options.fail_on,
         shard=options.shard,
     )
@@ -184,15 +200,24 @@ def _settings(options: Options, config: Config) -> Settings:
     return settings
 
 
+def _kernels(words: Sequence[str]) -> tuple[str, ...]:
+    """Each once; the image's own is the empty word."""
+    from testbed.image import IMAGE_KERNEL
+
+    return tuple(dict.fromkeys("" if word == IMAGE_KERNEL else word for word in words)) or ("",)
+
+
 def _rehearse(survey: Survey, settings: Settings) -> int:
     """What would be judged, a candidate a line."""
-    from testbed.gate.session import mine
+    from testbed.gate.session import mine, pairs
 
-    own = mine([index for index, one in enumerate(survey.found) if one.changed], settings.shard)
-    for index, one in enumerate(survey.found):
+    everything = pairs(survey.found, settings.kernels)
+    own = mine([index for index, (one, _) in enumerate(everything) if one.changed], settings.shard)
+    for index, (one, kernel) in enumerate(everything):
         word = "judge" if index in own else "elsewhere" if one.changed else "unchanged"
         trouble = f": {harmless(one.trouble)}" if one.trouble else ""
-        print(f"{word:9} {harmless(one.path)}{trouble}")
+        where = f" on {harmless(kernel)}" if kernel else ""
+        print(f"{word:9} {harmless(one.path)}{where}{trouble}")
     for path in survey.deleted:
         print(f"gone      {harmless(path)}")
     for note in survey.notes:

@@ -165,7 +165,8 @@ def run(options: Options) -> int:
         document = printed(result.verdict, case_dir=str(result.case), elapsed_s=result.elapsed_s)
         listener(VerdictReached(verdict=document))
     path = request.candidate if isinstance(request.candidate, str) else ""
-    return print_verdict(result.verdict, formats, result.case, result.elapsed_s, path, request.policy)
+    kernel = options.kernel if options.kernel != images.IMAGE_KERNEL else None
+    return print_verdict(result.verdict, formats, result.case, result.elapsed_s, path, request.policy, kernel or "")
 
 
 def build(options: Options) -> int:
@@ -265,13 +266,20 @@ def _create(path: Path) -> TextIO:
 
 
 def print_verdict(
-    verdict: Verdict, formats: Sequence[Format], case: Path, elapsed_s: float, path: str = "", policy: str = ""
+    verdict: Verdict,
+    formats: Sequence[Format],
+    case: Path,
+    elapsed_s: float,
+    path: str = "",
+    policy: str = "",
+    kernel: str = "",
 ) -> int:
     """Write the verdict in every format that was asked for; returns the exit code.
 
     Args:
         path: the candidate as the user named it, where it is a file.
         policy: the policy as the user named it.
+        kernel: the kernel as the user named it; empty: the image's own.
     """
     width = shutil.get_terminal_size((100, 24)).columns
 
@@ -285,6 +293,7 @@ def print_verdict(
             width=width,
             path=path,
             policy=policy,
+            kernel=kernel,
         )
 
     # The listener wrote `jsonl` as it happened.

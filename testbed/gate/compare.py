@@ -13,7 +13,8 @@ def compare(entry: Entry, base: Document | None) -> Entry:
     """The entry with how it compares; what has no verdict compares with nothing."""
     if base is None or entry.verdict is None or entry.state is not State.JUDGED:
         return entry
-    before = next((one for one in base.candidates if one.path in (entry.path, entry.was)), None)
+    same = (one for one in base.candidates if one.path in (entry.path, entry.was) and one.kernel == entry.kernel)
+    before = next(same, None)
     if before is None:
         return entry.model_copy(update={"change": Change.NEW})
     if before.verdict is None or not _comparable(before.verdict, entry.verdict):

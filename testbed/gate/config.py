@@ -32,7 +32,7 @@ class Config(Model):
         seeds: as `--seeds`.
         regressions: file of runs that come first.
         workload: file of a workload that every candidate is asked about, as `--workload`.
-        kernels: reserved for images with several kernels.
+        kernels: every candidate is judged on each, as `--kernel`; none: the image's own. Paths are relative too.
     """
 
     schema_: Literal["testbed.gate-config/1"] = Field(alias="schema")
@@ -109,5 +109,8 @@ def _mistakes(config: Config) -> Iterator[tuple[tuple[str | int, ...], str, str]
             if not pattern or path.is_absolute() or ".." in path.parts or "\\" in pattern:
                 hint = "a pattern stays below the file's directory: `sched/**/*.bpf.c`"
                 yield (key, index), f"`{pattern}` is no pattern for files of this repository", hint
-    if config.kernels:
-        yield ("kernels",), "`kernels` is reserved: the image has one kernel", "leave it out"
+    for index, word in enumerate(config.kernels):
+        if not word:
+            yield ("kernels", index), "an empty word is no kernel", "image, host, debian:VERSION, or a path"
+        elif word in config.kernels[:index]:
+            yield ("kernels", index), f"`{word}` is there twice", "leave one out"

@@ -61,6 +61,7 @@ class Entry(Model):
 
     path: str = Field(description="below the repository's root")
     sha256: str = Field(description="of the candidate's manifest; empty if it can't be read")
+    kernel: str = Field(default="", description="on which it is judged, as it was asked for; empty: the image's own")
     state: State
     was: str = Field(default="", description="its path at the base, if it only moved")
     trouble: str = Field(default="", description="why there is no verdict")
@@ -69,6 +70,11 @@ class Entry(Model):
     change: Change | None = Field(default=None, description="null: nothing was compared")
     before: str = Field(default="", description="title of the base's verdict")
     verdict: Verdict | None = None
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return f"{self.path} on {self.kernel}" if self.kernel else self.path
 
     @property
     def outcome(self) -> Outcome | None:
@@ -104,13 +110,14 @@ class Asked(Model):
     regressions: str = Field(default="", description="sha256 of the file of runs that come first; empty: there is none")
     workload: str = Field(default="", description="sha256 over the workload that was given; empty: there is none")
     image: ImageFacts | None = None
+    kernels: dict[str, ImageFacts] = Field(default_factory=dict, description="images with the other kernels, by word")
     judge: int = Field(description="version of the judging rules")
     testbed: str
     fail_on: Literal["any", "regression"] = "any"
 
 
 class Counts(Model):
-    """How many candidates."""
+    """How many candidates; on several kernels each counts once for each."""
 
     found: int
     judged: int
@@ -151,6 +158,7 @@ class Document(Model):
                 trouble=entry.trouble or ("not judged" if entry.verdict is None else ""),
                 change=str(entry.change) if entry.change is not None else "",
                 policy=self.asked.policy_word,
+                kernel=entry.kernel,
             )
             for entry in self.candidates
             if entry.outcome is not None

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -36,6 +36,7 @@ class Settings:
     """What is asked of every candidate, and how; names are those of `testbed run`.
 
     Attributes:
+        kernels: on which each is judged, by the word that each was asked for; empty: the image's own.
         fail_on: `regression`: what the base rejected for the same reason does not fail the gate.
         shard: which part of the work, from 1, and of how many.
     """
@@ -50,6 +51,7 @@ class Settings:
     jobs: int = 1
     cache: bool = True
     run_all: bool = False
+    kernels: tuple[str, ...] = ("",)
     fail_on: Literal["any", "regression"] = "any"
     shard: tuple[int, int] | None = None
 
@@ -60,7 +62,7 @@ class Session:
 
     Attributes:
         directory: of the gate; a gate that was begun there with the same question goes on.
-        trial: judges one candidate.
+        trial: judges one candidate, on a kernel by its word.
         base: the base's own gate.
         stop: set by whoever wants it to end.
     """
@@ -68,9 +70,10 @@ class Session:
     survey: Survey
     settings: Settings
     directory: Path
-    trial: Callable[[Request], Result]
+    trial: Callable[[Request, str], Result]
     listener: Listener
     image: ImageFacts | None = None
+    kernels: Mapping[str, ImageFacts] = field(default_factory=dict)
     base: Document | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     _asked: Asked = field(init=False)
@@ -93,6 +96,7 @@ class Session:
             regressions=sha256(read(self.settings.regressions)) if self.settings.regressions is not None else "",
             workload=workload.load(self.settings.workload).sha256 if self.settings.workload is not None else "",
             image=self.image,
+            kernels=dict(self.kernels),
             judge=judge.VERSION,
             testbed=__version__,
             fail_on=self.settings.fail_on,
@@ -107,6 +111,7 @@ class Session:
             self._asked.model_dump(mode="json"),
             self.survey.base.commit if self.survey.base else "",
             [[one.path, one.sha256, one.changed, one.trouble] for one in self.survey.found],
+            self.settings.kernels,
         ]
         return sha256(canonical_json(question))
 
@@ -127,8 +132,9 @@ class Session:
 
     def _entries(self) -> list[Entry]:
         """Every candidate as it stands, with what an earlier, interrupted call already found."""
-        own = mine([index for index, one in enumerate(self.survey.found) if one.changed], self.settings.shard)
-        entries = [self._entry(one, mine=index in own) for index, one in enumerate(self.survey.found)]
+        everything = pairs(self.survey.found, self.settings.kernels)
+        own = mine([index for index, (one, _) in enumerate(everything) if one.changed], self.settings.shard)
+        entries = [self._entry(one, kernel, mine=index in own) for index, (one, kernel) in enumerate(everything)]
         if not (self.directory / documents.FILE).exists():
             if any(name.name != cases.LOCK_FILE for name in self.directory.iterdir()):
                 raise UsageError(f"`--out {self.directory}` exists and holds no gate", hint="name a new directory")
@@ -139,29 +145,31 @@ class Session:
                 f"`--out {self.directory}` holds another gate: other candidates, or another question",
                 hint="name a new directory",
             )
-        known = {entry.path: entry for entry in earlier.candidates if entry.state is State.JUDGED}
+        known = {(entry.path, entry.kernel): entry for entry in earlier.candidates if entry.state is State.JUDGED}
         return [
-            compare(known[entry.path], self.base) if entry.state is State.WAITING and entry.path in known else entry
+            compare(known[entry.path, entry.kernel], self.base)
+            if entry.state is State.WAITING and (entry.path, entry.kernel) in known
+            else entry
             for entry in entries
         ]
 
-    def _entry(self, one: Found, *, mine: bool) -> Entry:
+    def _entry(self, one: Found, kernel: str, *, mine: bool) -> Entry:
         state = State.WAITING if mine else State.ELSEWHERE
         if not one.changed:
             state = State.UNCHANGED
         elif mine and one.trouble:
             state = State.FAILED
-        return Entry(path=one.path, sha256=one.sha256, state=state, was=one.was, trouble=one.trouble)
+        return Entry(path=one.path, sha256=one.sha256, kernel=kernel, state=state, was=one.was, trouble=one.trouble)
 
     def _judge(self, index: int, entry: Entry, progress: str) -> tuple[Entry, bool]:
         """One candidate, and whether the user ended it."""
-        stage, title = f"gate/{index}", f"{entry.path} ({progress})"
+        stage, title = f"gate/{index}", f"{entry.name} ({progress})"
         started = time.monotonic()
         self.listener(StageStarted(stage=stage, title=title))
         case = self._new_case(index, entry)
         interrupted = False
         try:
-            result = self.trial(self._request(entry, case))
+            result = self.trial(self._request(entry, case), entry.kernel)
         except Interrupted:
             interrupted = True
         except (TestbedError, OSError) as error:
@@ -229,6 +237,11 @@ class Session:
         )
         documents.write(self.directory, document)
         return document
+
+
+def pairs(found: Sequence[Found], kernels: Sequence[str]) -> list[tuple[Found, str]]:
+    """Every candidate on every kernel, in the order of a gate's entries."""
+    return [(one, kernel) for kernel in kernels for one in found]
 
 
 def mine(indices: Sequence[int], shard: tuple[int, int] | None) -> set[int]:

@@ -95,6 +95,13 @@ def with_kernel(word: str | None, listener: Listener = _silent) -> Image:
     return derive.derive(base, named, cache, recipe, listener, lambda image_id: _use(cache, image_id))
 
 
+def is_path(word: str) -> bool:
+    """Whether a word for a kernel is a file's or a directory's."""
+    from testbed.image.kernels import PREFIX
+
+    return word not in (IMAGE_KERNEL, HOST_KERNEL) and not word.startswith(PREFIX)
+
+
 def _discard(cache: Cache, image_id: str, listener: Listener, damage: HostError) -> None:
     """Remove a damaged image, and the stages, whose files are the same files."""
     listener(StageLine(stage="image", text=f"warning: {damage.message}; it is built again from the beginning"))

@@ -76,6 +76,7 @@ def render(
     width: int = 100,
     path: str = "",
     policy: str = "",
+    kernel: str = "",
 ) -> str:
     """A verdict in one of the formats.
 
@@ -83,6 +84,7 @@ def render(
         case_dir: where its case lies; `html` reads the evidence there.
         path: the candidate as the user named it, for formats that point into a repository.
         policy: the policy as the user named it.
+        kernel: the kernel as the user named it; empty: the image's own.
     """
     document = printed(verdict, case_dir=case_dir, elapsed_s=elapsed_s)
     match name:
@@ -96,7 +98,7 @@ def render(
             return html.render(document, Case.open(Path(case_dir)))
         case _ if name in WRITERS:
             named = path or ("" if verdict.candidate.kind == "program" else verdict.candidate.name)
-            return WRITERS[name]([Subject(named, document, policy=policy)])
+            return WRITERS[name]([Subject(named, document, policy=policy, kernel=kernel)])
         case _:
             raise UsageError(f"there is no format `{name}`", hint=did_you_mean(name, FORMATS))
 

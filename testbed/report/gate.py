@@ -33,7 +33,7 @@ def _text(document: Document, *, colour: bool, width: int) -> str:
     for entry in document.candidates:
         if entry.verdict is not None and entry.outcome is not Outcome.PASS:
             shown = printed(entry.verdict, case_dir=entry.case or None, elapsed_s=entry.elapsed_s)
-            parts.append(defused(f"=== {harmless(entry.path)}\n"))
+            parts.append(defused(f"=== {harmless(entry.name)}\n"))
             parts.append(text.render(shown, colour=colour, width=width) + "\n")
     lines = [_line(entry) for entry in document.candidates if entry.state is not State.ELSEWHERE]
     lines += [f"gone  {harmless(path)}" for path in document.deleted]
@@ -46,10 +46,10 @@ def _text(document: Document, *, colour: bool, width: int) -> str:
 
 def _line(entry: Entry) -> str:
     if entry.outcome is None:
-        return f"----- {harmless(entry.path)}: unchanged{f', was {harmless(entry.was)}' if entry.was else ''}"
+        return f"----- {harmless(entry.name)}: unchanged{f', was {harmless(entry.was)}' if entry.was else ''}"
     said = entry.verdict.title if entry.verdict is not None else entry.trouble or "not judged"
     change = f" ({entry.change})" if entry.change is not None else ""
-    return f"{_STATUS[entry.outcome]:5} {harmless(entry.path)}: {harmless(said)}{change}"
+    return f"{_STATUS[entry.outcome]:5} {harmless(entry.name)}: {harmless(said)}{change}"
 
 
 def _markdown(document: Document) -> str:

@@ -27,6 +27,7 @@ class Subject:
         trouble: why there is none.
         change: compared with the base branch, in a word; empty if nothing was compared.
         policy: policy as it was asked for, a name or a file.
+        kernel: kernel as it was asked for; empty: the image's own.
     """
 
     path: str
@@ -34,10 +35,15 @@ class Subject:
     trouble: str = ""
     change: str = ""
     policy: str = ""
+    kernel: str = ""
 
     @property
     def name(self) -> str:
         """How people call it."""
+        return f"{self._candidate} on {self.kernel}" if self.kernel else self._candidate
+
+    @property
+    def _candidate(self) -> str:
         return self.path or (self.verdict.candidate.name if self.verdict is not None else "")
 
     @property
@@ -58,16 +64,17 @@ class Subject:
     @property
     def command(self) -> str:
         """A command for a shell that asks the same question again."""
+        asked = ["--policy", self._policy, *(["--kernel", self.kernel] if self.kernel else [])]
         if self.verdict is None:
             words = ["testbed", "run", self.path]
         elif self.verdict.candidate.kind == "program":
             candidate = self.verdict.candidate
             return shlex.join(
-                ["testbed", "run", "--policy", self._policy, "--", candidate.name, *candidate.options],
+                ["testbed", "run", *asked, "--", candidate.name, *candidate.options],
             )
         else:
-            words = ["testbed", "run", self.name]
-        return shlex.join([*words, "--policy", self._policy])
+            words = ["testbed", "run", self._candidate]
+        return shlex.join([*words, *asked])
 
     @property
     def _policy(self) -> str:

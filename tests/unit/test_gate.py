@@ -254,7 +254,8 @@ def test_without_git_everything_is_judged_and_nothing_compared(tmp_path: Path) -
         ("schema: testbed.gate-config/1\nclock: sin\n", ":2: `clock` is `sin`", "did you mean `sim`?"),
         ("schema: testbed.gate-config/1\npolicy: quik\n", ":2: there is no policy `quik`", "did you mean `quick`?"),
         ("schema: testbed.gate-config/1\nfiles: ['../x']\n", ":2: `../x` is no pattern", "stays below"),
-        ("schema: testbed.gate-config/1\nkernels: [a]\n", ":2: `kernels` is reserved", "leave it out"),
+        ("schema: testbed.gate-config/1\nkernels: [a, image, a]\n", ":2: `a` is there twice", "leave one out"),
+        ("schema: testbed.gate-config/1\nkernels: ['']\n", ":2: an empty word is no kernel", "debian:VERSION"),
         ("schema: testbed.gate-config/1\nscenarios: xyz\n", ":2: `scenarios: xyz` matches no scenario", "it has"),
         ("schema: testbed.gate-config/1\ncpus: 0\n", ":2: `cpus`", ""),
         ("files: []\n", ":1: `schema` is missing", ""),
@@ -285,9 +286,9 @@ class Stand:
     answers: dict[str, Verdict | Exception]
     asked: list[str] = field(default_factory=list)
 
-    def __call__(self, request: Request) -> Result:
+    def __call__(self, request: Request, kernel: str) -> Result:
         assert isinstance(request.candidate, str) and request.out is not None
-        name = Path(request.candidate).name.partition(".")[0]
+        name = Path(request.candidate).name.partition(".")[0] + (f" on {kernel}" if kernel else "")
         self.asked.append(name)
         request.out.mkdir(parents=True)
         answer = self.answers[name]
@@ -325,9 +326,10 @@ def hold(
     fail_on: Literal["any", "regression"] = "any",
     base: Document | None = None,
     stop: threading.Event | None = None,
+    kernels: tuple[str, ...] = ("",),
 ) -> tuple[Document, Stand]:
     stand = Stand(answers)
-    settings = Settings(policy="quick", shard=shard, fail_on=fail_on)
+    settings = Settings(policy="quick", shard=shard, fail_on=fail_on, kernels=kernels)
     session = Session(look(root), settings, out, stand, lambda _: None, base=base, stop=stop or threading.Event())
     return session.run(), stand
 
@@ -401,8 +403,35 @@ def test_a_directory_with_another_question_is_refused(repo: Path, tmp_path: Path
         hold(repo, tmp_path / "full", answers)
 
 
+def test_every_candidate_is_judged_on_every_kernel(repo: Path, tmp_path: Path, verdicts: dict[str, Verdict]) -> None:
+    kernels = ("", "debian:7.2")
+    answers: dict[str, Verdict | Exception] = {
+        f"{name}{where}": verdicts["pass"] for name in ("one", "two", "three") for where in ("", " on debian:7.2")
+    }
+    base, stand = hold(repo, tmp_path / "base", answers, kernels=kernels)
+    assert stand.asked == ["three", "one", "two", "three on debian:7.2", "one on debian:7.2", "two on debian:7.2"]
+    assert (base.counts.found, base.counts.passed, base.exit_code) == (6, 6, ExitCode.PASS)
+
+    answers["two on debian:7.2"] = verdicts["reject"]
+    document, _ = hold(repo, tmp_path / "now", answers, kernels=kernels, base=base)
+    assert [(one.name, one.change) for one in document.candidates if one.change is not Change.SAME] == [
+        ("sched/two.bpf.c on debian:7.2", Change.REGRESSION)
+    ]
+    assert document.exit_code == ExitCode.REJECT
+    assert len({one.case for one in document.candidates}) == 6
+    assert "sched/two.bpf.c on debian:7.2" in report.render(document, "text")
+    bad = next(one for one in document.subjects if one.outcome is Outcome.REJECT)
+    assert bad.command == "testbed run sched/two.bpf.c --policy quick --kernel debian:7.2"
+
+    parts = [hold(repo, tmp_path / f"s{n}", answers, kernels=kernels, shard=(n, 2), base=base)[0] for n in (1, 2)]
+    assert [one.counts.judged for one in parts] == [3, 3]
+    assert gates.merge(parts).counts == document.counts
+    with pytest.raises(UsageError, match="holds another gate"):
+        hold(repo, tmp_path / "now", answers)
+
+
 def test_two_gates_do_not_share_a_directory(repo: Path, tmp_path: Path) -> None:
-    def second(request: Request) -> Result:
+    def second(request: Request, kernel: str) -> Result:
         hold(repo, tmp_path / "g", {})
         raise AssertionError
 
