@@ -31,7 +31,8 @@ GATE_EXAMPLES = """\
   testbed gate                                  judge every candidate of this repository
   testbed gate --changed-since origin/main      only those that differ from there, includes followed
   testbed gate sched/ --policy quick            only what is below sched/
-  testbed gate --kernel image debian:7.2        each of them on two kernels
+  testbed gate --kernel image --kernel debian:7.2
+                                                each of them on two kernels
   testbed gate --dry-run                        say what would be judged
   testbed gate --shard 2/3 --out shard-2        the second third, for `testbed merge`
 """
@@ -58,7 +59,7 @@ def add(verbs: Verbs) -> None:
         "--workload", type=Path, metavar="FILE", help="your own workload, instead of the configuration's"
     )
     parser.add_argument(
-        "--kernel", nargs="+", dest="kernels", metavar="WHAT", help="each on each of these: as `run --kernel`"
+        "--kernel", action="append", dest="kernels", metavar="WHAT", help="as `run --kernel`; more than once: on each"
     )
     parser.add_argument("--base-verdicts", type=Path, metavar="DIR|FILE", help="a gate of the base, to compare with")
     parser.add_argument("--fail-on", choices=["any", "regression"], default="any", help="default: any")

@@ -59,6 +59,18 @@ def test_inputs_are_arguments_and_never_commands(copy: Path) -> None:
     assert not (copy / "pwned").exists()
 
 
+def test_kernels_are_fetched_before_they_are_judged_on(copy: Path) -> None:
+    hostile = "$(touch pwned)"
+    _, arguments = call(copy, GATE_KERNELS=f"image\n{hostile}\n\n--no-cache")
+    assert [word for word in arguments if word.startswith("--kernel")] == [
+        "--kernel=image", f"--kernel={hostile}", "--kernel=--no-cache"
+    ]  # fmt: skip
+    assert "--no-cache" not in arguments
+    assert not (copy / "pwned").exists()
+    done, arguments = call(copy, GATE_KERNELS="debian:7.2")
+    assert (done.returncode, arguments) == (1, ["image", "kernel", "7.2"]), "what can't be fetched is not judged on"
+
+
 def test_the_runner_obeys_nothing_that_the_command_prints(copy: Path) -> None:
     summary = copy / "summary"
     done, _ = call(copy, GITHUB_STEP_SUMMARY=str(summary))
