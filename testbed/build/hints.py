@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from testbed.build.diagnostics import Diagnostic
+from testbed.image.kernel import declared
 
 #: Names of older kernels and headers → what to write instead. Most were renamed in Linux 6.13 ("the verb `dispatch` was
 #: too overloaded", compat.bpf.h); scx_bpf_cpu_rq() went in 7.3.
@@ -98,11 +99,11 @@ def names_of(vmlinux_h: Path, include: Path, libbpf: Path) -> Names:
     types_text = read(vmlinux_h)
     headers = "\n".join(read(path) for path in sorted(include.glob("scx/*.h")))
     helpers = read(libbpf / "bpf_helper_defs.h")
-    kfuncs = set(re.findall(r"^extern [^;\n]*?\b(\w+)\([^;\n]*__ksym;", types_text, re.MULTILINE))
-    declared = re.findall(r"\b(\w+)\s*\([^;{}]*\)\s*__ksym\b", headers)
+    kfuncs = declared(types_text)
+    in_headers = re.findall(r"\b(\w+)\s*\([^;{}]*\)\s*__ksym\b", headers)
     functions = {
         *kfuncs,
-        *(name for name in declared if "___" not in name),
+        *(name for name in in_headers if "___" not in name),
         *re.findall(r"^#define (\w+)\(", headers, re.MULTILINE),
         *re.findall(r"^(?:static )?(?:__always_inline |inline )[^;{}\n]*?\b(\w+)\(", headers, re.MULTILINE),
         *re.findall(r"\(\* ?(?:const )?(bpf_\w+)\)", helpers),

@@ -58,10 +58,20 @@ def make_schedulers(options: Options) -> int:
 
 def fetch_kernel(options: Options) -> int:
     """Fetch a packaged kernel."""
+    from testbed import image
     from testbed.image import kernels
 
     with ExitStack() as stack:
-        made = kernels.fetch(options.version, listen((), options.verbose, stack)).facts
+        listener = listen((), options.verbose, stack)
+
+        def with_kernel(word: str) -> image.Image:
+            return image.with_kernel(word, listener)
+
+        if options.version is None:
+            made = kernels.fetch_other(listener, with_kernel).facts
+        else:
+            made = kernels.fetch(options.version, listener).facts
+            with_kernel(kernels.PREFIX + made.release)  # says what it lacks now, and not when somebody waits
     print(f"linux {made.release}, {made.version}: run on it by `--kernel {made.word}`")
     return int(ExitCode.PASS)
 

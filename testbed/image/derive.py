@@ -19,7 +19,17 @@ from testbed.image.cache import Cache, disk_errors, remove_tree
 from testbed.image.cpio import write_cpio
 from testbed.image.events import Reporter
 from testbed.image.given import Given, Place
-from testbed.image.kernel import MAX_UNPACKED, KernelError, btf_of, types_for, unpack
+from testbed.image.kernel import (
+    KFUNCS,
+    MAX_UNPACKED,
+    KernelError,
+    Types,
+    declared,
+    members_for,
+    types_for,
+    types_of,
+    unpack,
+)
 from testbed.image.model import FILES, TREES, Component, Derived, Image, KernelRecipe, canonical, pretty
 from testbed.image.tree import file_sha256, link_file, link_tree, listing, parse_listing, scan
 from testbed.report.events import Listener
@@ -76,14 +86,12 @@ def derive(
         found = givens.read(place, recipe, tools.zstd)
         key = _key(base, found, recipe)
         reporter = Reporter(listener, cache.root / "logs" / f"{_STAGE}-{key[:12]}.log")
-        for lost in found.lost:
-            reporter.line(_STAGE, f"warning: linux {found.header.release}: {lost}")
         stack.enter_context(cache.lock("build", shared=True))  # `prune` must not run beside it
         stack.enter_context(cache.lock(f"{_STAGE}-{key}"))
         known = cache.read_key(key)
         if known is not None:
             try:
-                return use(known)
+                return _told(use(known), reporter)
             except HostError as damage:
                 reporter.line(_STAGE, f"warning: {damage.message}; it is made again")
                 (cache.images / known).rename(work / "damaged")
@@ -94,7 +102,22 @@ def derive(
                 cache.publish(work / "image", cache.images / made)
                 cache.write_key(key, made)
             told.summary = made[:12]
-        return use(made)
+        return _told(use(made), reporter)
+
+
+def _told(image: Image, reporter: Reporter) -> Image:
+    """The image; what is missing in its kernel is said each time."""
+    derived = image.manifest.derived
+    assert derived is not None
+    lost = list(derived.lost)
+    if derived.uncallable:
+        lost.append(
+            f"it was built with wrong types for {len(derived.uncallable)} functions of sched_ext, so that no scheduler "
+            f"that calls one of them loads: {', '.join(derived.uncallable)}"
+        )
+    for text in lost:
+        reporter.line(_STAGE, f"warning: linux {image.manifest.kernel.release}: {text}")
+    return image
 
 
 def _key(base: Image, found: Given, recipe: KernelRecipe) -> str:
@@ -117,8 +140,8 @@ def _make(base: Image, place: Place, found: Given, origin: str, recipe: KernelRe
     image, stage, release = work / "image", work / "stage", found.header.release
     try:
         vmlinux = unpack(found.header.payload, tools.zstd)
-        btf = btf_of(vmlinux)
-        header = tools.types(btf)
+        types = types_of(vmlinux)
+        header = tools.types(types.data)
     except KernelError as error:
         raise givens.refused(place, error) from error
     config = givens.config_of(found, vmlinux, recipe, place)
@@ -128,7 +151,7 @@ def _make(base: Image, place: Place, found: Given, origin: str, recipe: KernelRe
         link_tree(base.path / name, image / name)
     link_file(base.path / "packages.json", image / "packages.json")
     _new(image / "vmlinuz", found.image)
-    newer = _types(base, image / "include", header)
+    newer, uncallable = _headers(base, image / "include", header, types)
     root = image / "root"
     remove_tree(root / "usr/lib/modules")
     (root / "usr/lib/testbed/modules").unlink()
@@ -146,10 +169,11 @@ def _make(base: Image, place: Place, found: Given, origin: str, recipe: KernelRe
             "derived": Derived(
                 base=base.id,
                 origin=origin,
-                btf_sha256=_sha256(btf),
+                btf_sha256=_sha256(types.data),
                 modules=_hashes(found),
                 config=config is not None,
                 types=newer,
+                uncallable=uncallable,
                 lost=found.lost,
             ),
         }
@@ -159,15 +183,25 @@ def _make(base: Image, place: Place, found: Given, origin: str, recipe: KernelRe
     return manifest.id
 
 
-def _types(base: Image, include: Path, header: bytes) -> tuple[str, ...]:
-    """Write `vmlinux.h`; returns the names of types that the kernel lacks and the image's headers can't do without."""
+def _headers(base: Image, include: Path, header: bytes, types: Types) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write `vmlinux.h`.
+
+    Returns:
+        Names of what the kernel lacks and the image's headers can't do without; functions that nobody can call.
+    """
     headers = "\n".join(path.read_text(errors="replace") for path in sorted((base.include / "scx").glob("*.h")))
-    text = header.decode("utf-8", "replace")
-    newer = types_for(headers, base.vmlinux_h.read_text(errors="replace"), text)
-    _new(include / "vmlinux.h", header + (f'\n#include "{_NEWER}"\n'.encode() if newer else b""))
+    ours = base.vmlinux_h.read_text(errors="replace")
+    text, members = members_for(headers, ours, header.decode("utf-8", "replace"))
+    newer = types_for(headers, ours, text)
+    # bpftool declares the functions that BTF tags as callable. Debian's builds of 7.2 tag only half of them, and
+    # what is not tagged has an argument there of which its callers know nothing.
+    untold = sorted(types.functions - declared(text))
+    more = f"\n{KFUNCS}{' '.join(untold)} */\n" if untold else ""
+    more += f'\n#include "{_NEWER}"\n' if newer else ""
+    _new(include / "vmlinux.h", (text + more).encode())
     if newer:
         _new(include / _NEWER, (_PUSH + "\n".join(newer.values()) + _POP).encode())
-    return tuple(newer)
+    return (*newer, *members), tuple(sorted({*untold} & declared(ours)))
 
 
 def _lay_out(stage: Path, found: Given, config: bytes | None) -> None:

@@ -176,7 +176,20 @@ def has(config: bytes | None, symbol: str) -> bool:
     return config is not None and not lacking(config, (f"{symbol}=y",))
 
 
-def btf_of(vmlinux: bytes) -> bytes:
+@dataclass(frozen=True)
+class Types:
+    """A kernel's types.
+
+    Attributes:
+        data: BTF, the bytes of /sys/kernel/btf/vmlinux.
+        functions: names of the functions of sched_ext that it has.
+    """
+
+    data: bytes
+    functions: frozenset[str]
+
+
+def types_of(vmlinux: bytes) -> Types:
     """The types of a kernel that has sched_ext.
 
     Raises:
@@ -188,13 +201,15 @@ def btf_of(vmlinux: bytes) -> bytes:
         data = elf.content(section) if section is not None else b""
         if not data:
             raise KernelError("it has no BTF, which every sched_ext scheduler needs", "build it with DEBUG_INFO_BTF=y")
-        if b"\0sched_ext_ops\0" not in data or Btf(data).named(Kind.STRUCT, "sched_ext_ops") is None:
+        btf = Btf(data)
+        if btf.named(Kind.STRUCT, "sched_ext_ops") is None:
             raise KernelError(
                 "it has no sched_ext: its types know no `sched_ext_ops`", "build it with SCHED_CLASS_EXT=y"
             )
     except (ElfError, BtfError) as error:
         raise KernelError(f"the vmlinux in it is damaged: {error}") from error
-    return data
+    functions = (one.name for one in btf.of_kind(Kind.FUNC))
+    return Types(data, frozenset(name for name in functions if name.startswith(("scx_bpf_", "__scx_bpf_"))))
 
 
 def module_facts(data: bytes) -> dict[str, str]:
@@ -214,8 +229,21 @@ def module_facts(data: bytes) -> dict[str, str]:
         raise KernelError(str(error)) from error
 
 
+#: A line of `vmlinux.h` with the names of functions that the kernel has, and that are not declared in it.
+KFUNCS = "/* kernel functions that are not declared here: "
+
+
+def declared(vmlinux_h: str) -> set[str]:
+    """Kernel functions that a `vmlinux.h` declares, or names behind `KFUNCS`."""
+    found = set(re.findall(r"^extern [^;\n]*?\b(\w+)\([^;\n]*__ksym;", vmlinux_h, re.MULTILINE))
+    for names in re.findall(rf"^{re.escape(KFUNCS)}([\w ]+) \*/$", vmlinux_h, re.MULTILINE):
+        found.update(names.split())
+    return found
+
+
 _DEFINITION = re.compile(r"^(struct|union|enum) (\w+) {\n.*?^}[^\n]*;\n", re.MULTILINE | re.DOTALL)
 _USE = re.compile(r"\b(?:struct|union|enum) (\w+)")
+_ASKED = re.compile(r"\bbpf_core_field_exists\([^\n]*?->(\w+)\)")
 
 
 def types_for(headers: str, ours: str, theirs: str) -> dict[str, str]:
@@ -248,3 +276,31 @@ def types_for(headers: str, ours: str, theirs: str) -> dict[str, str]:
     for name in sorted(set(_USE.findall(headers))):
         add(name)
     return found
+
+
+def members_for(headers: str, ours: str, theirs: str) -> tuple[str, tuple[str, ...]]:
+    """Members of sched_ext's structures by which headers tell kernels apart, where the other kernel lacks them.
+
+    Args:
+        headers: their text.
+        ours: `vmlinux.h` of the kernel that they are of.
+        theirs: `vmlinux.h` of the other kernel.
+
+    Returns:
+        `theirs` with these members, and their names as `structure.member`. No program is laid out by that: where a
+        member is, and whether it is, libbpf finds out when it loads one.
+    """
+    asked = set(_ASKED.findall(headers))
+    known = {match[2]: match[0] for match in _DEFINITION.finditer(ours) if match[2].startswith("scx_")}
+    added: list[str] = []
+
+    def complete(match: re.Match[str]) -> str:
+        text = match[0]
+        for name in sorted(asked):
+            line = re.search(rf"^\t[^\t\n]*\b{name}(?:\[\w*\])?;$", known.get(match[2], ""), re.MULTILINE)
+            if line is not None and re.search(rf"\b{name}\b", text) is None:
+                text = text.replace("\n}", f"\n{line[0]}\n}}", 1)
+                added.append(f"{match[2]}.{name}")
+        return text
+
+    return _DEFINITION.sub(complete, theirs), tuple(added)

@@ -2,12 +2,14 @@
 """Kernels that Debian has beside the image's: fetched as the image's packages are, kept unpacked. An extra of no image.
 
 made = fetch("6.17", listener)    # in the cache: release, version, packages with their hashes
+made = fetch_other(listener)      # of another series than the image's, the newest that is sound
 find("6.17")                      # what `--kernel debian:6.17` means
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +22,7 @@ from testbed.image.build import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors, remove_tree
 from testbed.image.derive import unpack_packages
 from testbed.image.events import Reporter, Stage
-from testbed.image.model import Package, Recipe, pretty
+from testbed.image.model import Image, Package, Recipe, pretty
 from testbed.image.recipe import KERNELS, Sources
 from testbed.report.events import Listener
 from testbed.sandbox import probe
@@ -102,12 +104,38 @@ def find(version: str) -> Kept:
     )
 
 
-def fetch(version: str | None, listener: Listener) -> Kept:
+def fetch_other(listener: Listener, image: Callable[[str], Image]) -> Kept:
+    """Download the newest packaged kernel of another series than the image's on which schedulers can be judged.
+
+    Args:
+        listener: is told what happens.
+        image: makes the image with a kernel, by the kernel's word.
+
+    Raises:
+        UsageError: Debian has none.
+        HostError: it can't be fetched here, with the cure.
+    """
+    sources = Sources.load()
+    avoid = [series(sources.lock.kernel)] if sources.lock is not None else []
+    while True:
+        made = fetch(None, listener, avoid)
+        derived = image(PREFIX + made.facts.release).manifest.derived
+        if derived is None or not derived.uncallable:
+            return made
+        # On a kernel that is built wrongly nearly everything is rejected, which tells nothing of a scheduler.
+        avoid.append(series(made.facts.release))
+        cache = Cache.open()
+        with cache.workspace() as work:
+            made.path.rename(work / "refused")
+
+
+def fetch(version: str | None, listener: Listener, avoid: Sequence[str] = ()) -> Kept:
     """Download a packaged kernel that can run schedulers, the newest that there is.
 
     Args:
-        version: its version, or how that begins; None: of another series than the image's.
+        version: its version, or how that begins; None: any.
         listener: is told what happens.
+        avoid: series that are not asked for, if there is no version.
 
     Raises:
         UsageError: Debian has no such kernel, or it lacks sched_ext.
@@ -125,7 +153,9 @@ def fetch(version: str | None, listener: Listener) -> Kept:
         disk_errors("the kernel", cache.root),
         cache.workspace() as work,
     ):
-        made = _download(sources, version, Builder(sources, cache, reporter), work, stage)
+        made = _download(
+            sources, wanted(sources.recipe, version, avoid), Builder(sources, cache, reporter), work, stage
+        )
         if isinstance(made, Fetched):
             place = cache.root / KERNELS / made.release
             place.parent.mkdir(exist_ok=True)
@@ -138,7 +168,7 @@ def fetch(version: str | None, listener: Listener) -> Kept:
     raise _none(version, sources.recipe, made)
 
 
-def _download(sources: Sources, version: str | None, builder: Builder, work: Path, stage: Stage) -> Fetched | str:
+def _download(sources: Sources, asked: str, builder: Builder, work: Path, stage: Stage) -> Fetched | str:
     """Fill `work/kernel`; if there is none, what packages.sh has against those that there are."""
     recipe, out, scratch, kernel = sources.recipe, work / "out", work / "scratch", work / "kernel"
     for folder in (out, scratch, kernel, kernel / "tree"):
@@ -147,7 +177,7 @@ def _download(sources: Sources, version: str | None, builder: Builder, work: Pat
         "sources.sh": (sources.directory / "sources.sh").read_text(),
         "packages.sh": (sources.directory / KERNELS / "packages.sh").read_text(),
         "preferences": "",
-        "wanted": wanted(recipe, version, sources.lock.kernel if sources.lock is not None else ""),
+        "wanted": asked,
     }
     # apt alone, in a root that is thrown away; mmdebstrap wants the name of a package
     builder.make_root(recipe.debian.suite, ("ca-certificates",), hooks, out, scratch, stage)
@@ -164,17 +194,17 @@ def _download(sources: Sources, version: str | None, builder: Builder, work: Pat
     return made
 
 
-def wanted(recipe: Recipe, version: str | None, own: str) -> str:
+def wanted(recipe: Recipe, version: str | None, avoid: Sequence[str]) -> str:
     """What packages.sh is asked for.
 
     Args:
         recipe: flavour and options are those of the image's kernel.
         version: see `fetch`.
-        own: the image's kernel.
+        avoid: see `fetch`.
     """
     lines = [f"flavour {recipe.kernel.flavour}"]
     lines += [f"option {option}" for option in recipe.kernel.options]
-    lines.append(f"version {version}" if version is not None else f"other {series(own)}")
+    lines += [f"version {version}"] if version is not None else [f"other {one}" for one in avoid]
     return "\n".join(lines) + "\n"
 
 

@@ -162,7 +162,12 @@ class Derived(Model):
     btf_sha256: str = Field(description="of the kernel's types, the bytes of /sys/kernel/btf/vmlinux")
     modules: dict[str, str] = Field(description="modules of the guest, unpacked: name → sha256")
     config: bool = Field(description="the kernel's configuration was found")
-    types: tuple[str, ...] = Field(default=(), description="types that the kernel lacks and the headers name")
+    types: tuple[str, ...] = Field(
+        default=(), description="types and members that the kernel lacks and the headers name"
+    )
+    uncallable: tuple[str, ...] = Field(
+        default=(), description="functions of sched_ext that no scheduler can call: BTF describes them wrongly"
+    )
     lost: tuple[str, ...] = Field(default=(), description="what the guest can't do for want of a module")
 
 

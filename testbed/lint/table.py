@@ -66,7 +66,8 @@ def missing_functions(facts: Facts) -> Iterator[Hit]:
     told: set[str] = set()
     for event in sorted(facts.found.events.values(), key=lambda one: (one.function, one.slot)):
         name = event.raw_name.split("___")[0]
-        if event.weak_missing and name not in told:
+        # Names with underscores are what the headers call where types say that a kernel has them.
+        if event.weak_missing and not name.startswith("__scx_bpf_") and name not in told:
             told.add(name)
             new = OLD_NAMES.get(name)
             yield Hit(

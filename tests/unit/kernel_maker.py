@@ -18,14 +18,17 @@ CONFIG = (
 MODULES = (("i6300esb", "watchdog"), ("watchdog", ""), ("qemu_fw_cfg", ""), ("overlay", ""))
 
 
-def btf(*structures: str, words: str = "") -> bytes:
-    """BTF with an integer and structures of one member of it; `words` are among the strings and name nothing."""
+def btf(*structures: str, words: str = "", functions: Sequence[str] = ()) -> bytes:
+    """BTF with an integer, structures of one member of it, functions of nothing, and words that name nothing."""
     strings = bytearray(b"\0int\0x\0" + words.encode() + b"\0")
     types = struct.pack("<IIII", 1, 1 << 24, 4, 32)
     for name in structures:
         at = len(strings)
         strings += name.encode() + b"\0"
         types += struct.pack("<III", at, 4 << 24 | 1, 4) + struct.pack("<III", 5, 1, 0)
+    for name in functions:
+        types += struct.pack("<III", len(strings), 12 << 24, 0)
+        strings += name.encode() + b"\0"
     return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from testbed import image as images
 from testbed.errors import HostError, UsageError
-from testbed.image import kernels
+from testbed.image import Image, kernels
 from testbed.image.build import Builder
 from testbed.image.events import Stage
+from testbed.image.model import Derived
 from testbed.image.recipe import Sources, recipe_directory
 from tests.unit.kernel_maker import put
+from tests.unit.live_bench import fake_image
 
 SCRIPT = recipe_directory() / "kernels" / "packages.sh"
 RELEASE = "6.17.13+deb13-cloud-amd64"
@@ -72,11 +74,28 @@ def test_a_fetched_kernel_is_found_by_its_version_or_how_it_begins(archive: dict
     assert [one.path for one in kernels.kept()] == [kernels.fetch("6.17", quiet).path]
 
 
-def test_without_a_version_another_series_than_the_image_has_is_asked_for(archive: dict[str, str]) -> None:
-    kernels.fetch(None, quiet)
+def test_without_a_version_it_is_a_sound_one_of_another_series_than_the_image_has(
+    archive: dict[str, str], tmp_path: Path
+) -> None:
     lock = Sources.load().lock
     assert lock is not None
-    assert archive["asked"].splitlines()[-1] == f"other {kernels.series(lock.kernel)}"
+    own = kernels.series(lock.kernel)
+    asked: list[str] = []
+    manifest = fake_image(tmp_path / "image").manifest
+
+    def image(word: str) -> Image:
+        asked.append(word)
+        derived = Derived(base="b", origin="o", btf_sha256="", modules={}, config=True)
+        if len(asked) == 1:
+            derived = derived.model_copy(update={"uncallable": ("scx_bpf_create_dsq",)})
+            archive["kernel"] = "6.16.1-cloud-amd64 1-1\n"
+        return Image(tmp_path / "image", manifest.model_copy(update={"derived": derived}))
+
+    made = kernels.fetch_other(quiet, image)
+    assert asked == [f"debian:{RELEASE}", "debian:6.16.1-cloud-amd64"]
+    assert made.facts.release == "6.16.1-cloud-amd64"
+    assert archive["asked"].splitlines()[-2:] == [f"other {own}", "other 6.17"]
+    assert [one.path for one in kernels.kept()] == [made.path], "a kernel that is built wrongly is not kept"
 
 
 def test_the_newest_of_a_series_is_meant(archive: dict[str, str]) -> None:
@@ -171,6 +190,7 @@ esac
     ("wanted", "taken", "kernel", "refused"),
     [
         ("other 7.3", ["base", "binary", "modules"], "7.2.12+deb13-cloud-amd64 1-1", ""),
+        ("other 7.3\nother 7.2", ["image"], "6.17.13+deb13-cloud-amd64 1-1", ""),
         ("other 7.2", ["base", "binary", "modules"], "7.3.4+deb13-cloud-amd64 1-1", ""),
         ("version 7.2.9", ["base", "binary", "modules"], "7.2.9+deb13-cloud-amd64 1-1", ""),
         ("version 6.17", ["image"], "6.17.13+deb13-cloud-amd64 1-1", ""),

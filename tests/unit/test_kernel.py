@@ -15,17 +15,21 @@ from pathlib import Path
 import pytest
 
 from testbed import image as images
+from testbed.build.hints import names_of
 from testbed.errors import HostError, TestbedError, UsageError
 from testbed.image import Image, derive, given
 from testbed.image.assemble import component
 from testbed.image.cache import Cache
 from testbed.image.kernel import (
+    KFUNCS,
     KernelError,
-    btf_of,
     config_inside,
+    declared,
+    members_for,
     module_facts,
     read_bzimage,
     types_for,
+    types_of,
     unpack,
     unpack_stream,
 )
@@ -56,7 +60,7 @@ def test_a_bzimage_says_its_release_and_version_and_has_a_vmlinux() -> None:
     assert found.release == RELEASE
     assert found.version == "#1 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 2026"
     assert unpack(found.payload, no_zstd) == VMLINUX
-    assert btf_of(VMLINUX) == btf("task_struct", "sched_ext_ops")
+    assert types_of(VMLINUX).data == btf("task_struct", "sched_ext_ops")
 
 
 def test_debian_says_the_package_version_in_the_banner() -> None:
@@ -117,12 +121,23 @@ def test_formats_that_are_not_read_are_named(head: bytes) -> None:
 )
 def test_a_vmlinux_without_the_types_of_sched_ext_is_refused(vmlinux: bytes, why: str) -> None:
     with pytest.raises(KernelError, match=why):
-        btf_of(vmlinux)
+        types_of(vmlinux)
 
 
 def test_a_name_alone_is_no_type() -> None:
     with pytest.raises(KernelError, match="no sched_ext"):
-        btf_of(elf({".BTF": btf("other", words="sched_ext_ops")}))
+        types_of(elf({".BTF": btf("other", words="sched_ext_ops")}))
+
+
+def test_the_functions_of_sched_ext_are_known_by_their_names() -> None:
+    functions = ("scx_bpf_kick_cpu", "__scx_bpf_select_cpu_and", "scx_enable", "schedule")
+    found = types_of(elf({".BTF": btf("sched_ext_ops", functions=functions)}))
+    assert found.functions == {"scx_bpf_kick_cpu", "__scx_bpf_select_cpu_and"}
+
+
+def test_declared_functions_are_those_with_and_without_arguments() -> None:
+    text = f"extern void scx_bpf_a(int x) __weak __ksym;\nextern int other;\n{KFUNCS}scx_bpf_b scx_bpf_c */\n"
+    assert declared(text) == {"scx_bpf_a", "scx_bpf_b", "scx_bpf_c"}
 
 
 def test_the_configuration_inside_of_a_kernel_is_found() -> None:
@@ -148,6 +163,16 @@ def test_types_that_headers_name_and_a_kernel_lacks_come_with_what_they_hold() -
     assert list(found) == ["inner", "newer"]
     assert found["inner"] == "struct inner {\n\tint y;\n};\n"
     assert types_for("struct a *a;", ours, theirs) == {}
+
+
+def test_members_that_headers_ask_for_are_added_where_a_kernel_lacks_them() -> None:
+    headers = "if (bpf_core_field_exists((__ei)->cpu)) x; bpf_core_field_exists(p->other)"
+    ours = "struct scx_exit_info {\n\tint kind;\n\ts32 cpu;\n};\n\nstruct task_struct {\n\tint other;\n};\n"
+    theirs = "struct task_struct {\n\tint x;\n};\n\nstruct scx_exit_info {\n\tint kind;\n};\n"
+    text, added = members_for(headers, ours, theirs)
+    assert added == ("scx_exit_info.cpu",)
+    assert text == theirs.replace("kind;\n", "kind;\n\ts32 cpu;\n")
+    assert members_for(headers, ours, ours) == (ours, ())
 
 
 # --- where it is ---------------------------------------------------------------------------------------------------
@@ -315,7 +340,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     for name, text in {
         "builder/usr/bin/clang": "clang",
         "examples/bin/scx_simple": "example",
-        "include/vmlinux.h": "struct sched_ext_ops {\n\tint y;\n};\n\nstruct scx_new {\n\tint z;\n};\n",
+        "include/vmlinux.h": "struct sched_ext_ops {\n\tint y;\n};\n\nstruct scx_new {\n\tint z;\n};\n"
+        "extern void scx_bpf_kick_cpu(int cpu) __weak __ksym;\n",
         "include/scx/common.bpf.h": "static void f(struct scx_new *n);",
         "qemu/usr/bin/qemu-system-x86_64": "qemu",
         "root/testbed/runner": "runner",
@@ -378,6 +404,17 @@ def test_an_image_with_another_kernel_is_a_whole_image_of_its_own(bench: Bench, 
     assert (made.config.read_bytes(), list((made.root / "boot").iterdir())) == (CONFIG, [made.config])
     assert made.vmlinux_h.read_text().endswith('#include "vmlinux-newer.h"\n')
     assert "struct scx_new {" in (made.include / "vmlinux-newer.h").read_text()
+
+
+def test_functions_that_bpftool_does_not_declare_are_there_by_name(bench: Bench, tmp_path: Path) -> None:
+    vmlinux = elf({".BTF": btf("sched_ext_ops", functions=("scx_bpf_kick_cpu", "scx_bpf_now"))})
+    made = bench.derive(directory(tmp_path, vmlinux=vmlinux))
+    assert names_of(made.vmlinux_h, made.include, made.include / "bpf").kfuncs == {"scx_bpf_kick_cpu", "scx_bpf_now"}
+    # `scx_bpf_now` may well be of this kernel alone; the other one is callable where the image's headers are from
+    assert made.manifest.derived is not None and made.manifest.derived.uncallable == ("scx_bpf_kick_cpu",)
+    bench.derive(tmp_path)
+    told = [line for line in bench.said if "no scheduler that calls one of them loads: scx_bpf_kick_cpu" in line]
+    assert len(told) == 2, "each time that it is used"
 
 
 def test_the_same_kernel_is_the_same_image_wherever_it_lies(bench: Bench, tmp_path: Path) -> None:

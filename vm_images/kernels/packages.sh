@@ -3,7 +3,7 @@
 # mmdebstrap's customize hook: packages.sh ROOT WANTED. Downloads a packaged kernel into ROOT/testbed/debs and writes down
 # which it is. WANTED has lines of `kind value…`:
 #   version VERSION       the kernel's, or how it begins (6.17, 6.17.13+deb13); none: the newest one of another series
-#   other SERIES          than this one (7.3), if there is no `version`
+#   other SERIES          than this one (7.3), if there is no `version`; more than once
 #   flavour NAME          e.g. cloud
 #   option CONFIG_X=y     the kernel must have it
 # Without such a kernel ROOT/testbed/kernel is missing, and ROOT/testbed/refused says which ones lack what.
@@ -21,7 +21,7 @@ get() { apt-get -qq -o APT::Sandbox::User=root "$@"; }
 
 cd "$out/debs"
 version=$(wants version)
-other=$(wants other)
+others=" $(wants other | tr '\n' ' ') "
 flavour=$(wants flavour)
 : > "$out/refused"
 # Since 7.x a kernel is in three packages, of which linux-base has the configuration; before it is in linux-image.
@@ -33,8 +33,8 @@ for release in $newest; do
     series=$(echo "$release" | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
     if [ -n "$version" ]; then
         case $release in "$version" | "$version"[.+-]*) ;; *) continue ;; esac
-    elif [ "$series" = "$other" ]; then
-        continue
+    else
+        case $others in *" $series "*) continue ;; esac
     fi
     # a series that lacks an option lacks it in each of its releases
     case $without in *" $series "*) continue ;; esac
