@@ -146,7 +146,7 @@ def test_the_recipe_of_kernels_is_no_part_of_an_image() -> None:
 
 # --- packages.sh, beside an apt of ours ----------------------------------------------------------------------------
 
-#: Names that apt knows, and whether there is a package (`y`), one without sched_ext (`n`), or none.
+#: Names that apt knows, and whether there is a package (`y`), one without sched_ext (`n`), an empty one (`e`), or none.
 NAMES = {
     "linux-base-7.3.4+deb13-cloud-amd64": "y",
     "linux-base-7.2.9+deb13-cloud-amd64": "y",
@@ -154,6 +154,7 @@ NAMES = {
     "linux-base-7.2.99+deb13-amd64": "y",
     "linux-image-7.2.12+deb13-cloud-amd64": "y",
     "linux-image-6.19.1+deb13-cloud-amd64": "",
+    "linux-image-7.1.13+deb13-cloud-amd64": "e",
     "linux-image-6.17.13+deb13-cloud-amd64": "y",
     "linux-image-6.12.118+deb13-cloud-amd64": "n",
     "linux-image-6.12.99+deb13-cloud-amd64": "n",
@@ -178,7 +179,8 @@ case $1 in
         folder=$(mktemp -d)
         mkdir -p "$folder/usr/lib/modules/r"
         grep -qxf "$2" LACKING || echo CONFIG_SCHED_CLASS_EXT=y > "$folder/usr/lib/modules/r/config"
-        touch "$folder/usr/lib/modules/r/config"
+        grep -qxf "$2" LACKING && echo "# none" > "$folder/usr/lib/modules/r/config"
+        if grep -qxf "$2" EMPTY; then rm -f "$folder/usr/lib/modules/r/config"; fi
         tar -C "$folder" -c .
         rm -r "$folder"
         ;;
@@ -196,6 +198,7 @@ esac
         ("version 6.17", ["image"], "6.17.13+deb13-cloud-amd64 1-1", ""),
         ("version 6.1", [], None, ""),
         ("version 6.19", [], None, ""),
+        ("version 7.1", [], None, ""),
         ("version 6.12", [], None, "6.12.118+deb13 CONFIG_SCHED_CLASS_EXT=y"),
     ],
 )
@@ -204,12 +207,13 @@ def test_the_newest_kernel_with_the_options_is_downloaded(
 ) -> None:
     tools, root = tmp_path / "bin", tmp_path / "root"
     lists = {"names": NAMES, "there": [name for name, has in NAMES.items() if has]}
+    lists["empty"] = [name for name, has in NAMES.items() if has == "e"]
     lists["lacking"] = [name for name, has in NAMES.items() if has == "n"]
     places = {name: put(tmp_path / name, "".join(f"{line}\n" for line in lines)) for name, lines in lists.items()}
     put(tools / "dpkg", "#!/bin/sh\necho amd64\n")
     put(tools / "apt-cache", f'#!/bin/sh\n[ "$1" != pkgnames ] || grep "^$2" {places["names"]} || :\n')
     put(tools / "apt-get", APT_GET.replace("THERE", str(places["there"])))
-    put(tools / "dpkg-deb", DPKG_DEB.replace("LACKING", str(places["lacking"])))
+    put(tools / "dpkg-deb", DPKG_DEB.replace("LACKING", str(places["lacking"])).replace("EMPTY", str(places["empty"])))
     for tool in tools.iterdir():
         tool.chmod(0o755)
     root.mkdir()

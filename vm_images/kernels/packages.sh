@@ -44,6 +44,8 @@ for release in $newest; do
     deb=$(ls "${name}"_*.deb)
     dpkg-deb --fsys-tarfile "$deb" | tar -xO --wildcards './usr/lib/modules/*/config' './boot/config-*' \
         > "$out/config" 2>/dev/null || :
+    # without one it is an empty package that asks for a linux-base which the mirror has dropped
+    [ -s "$out/config" ] || { rm -f "$deb"; continue; }
     lacks=$(wants option | while read -r option; do grep -qx "$option" "$out/config" || echo "$option"; done)
     if [ -z "$lacks" ]; then
         chosen=$release
