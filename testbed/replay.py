@@ -138,7 +138,8 @@ def image_of(case: Case, runs: Sequence[RunEvidence]) -> Image:
         raise UsageError(
             f"the image of these runs is not here: {runs[0].spec.image[:16]}{kernel}",
             hint="`testbed image export` where they were made and `testbed image import` here; or build it from the "
-            "testbed's version that made it, if Debian still has the packages of its lock file",
+            "testbed's version that made it, if Debian still has the packages of its lock file; one with another "
+            "kernel is made again by `testbed build` of anything with the same --kernel",
         ) from error
 
 
