@@ -195,13 +195,13 @@ def _headers(base: Image, include: Path, header: bytes, types: Types) -> tuple[t
     newer = types_for(headers, ours, text)
     # bpftool declares the functions that BTF tags as callable. Debian's builds of 7.2 tag only half of them, and
     # what is not tagged has an argument there of which its callers know nothing.
-    untold = sorted(types.functions - declared(text))
-    more = f"\n{KFUNCS}{' '.join(untold)} */\n" if untold else ""
+    uncallable = sorted((types.functions - declared(text)) & declared(ours))
+    more = f"\n{KFUNCS}{' '.join(uncallable)} */\n" if uncallable else ""
     more += f'\n#include "{_NEWER}"\n' if newer else ""
     _new(include / "vmlinux.h", (text + more).encode())
     if newer:
         _new(include / _NEWER, (_PUSH + "\n".join(newer.values()) + _POP).encode())
-    return (*newer, *members), tuple(sorted({*untold} & declared(ours)))
+    return (*newer, *members), tuple(uncallable)
 
 
 def _lay_out(stage: Path, found: Given, config: bytes | None) -> None:

@@ -6,6 +6,7 @@ It may be a bzImage, alone or where a distribution or a build has it; a director
 
 from __future__ import annotations
 
+import filecmp
 import os
 import platform
 import re
@@ -93,20 +94,20 @@ def locate(path: Path) -> Place:
     """
     if not path.is_dir():
         return Place(path, tuple(_around(path)))
-    found: dict[Path, Path] = {}
-    for pattern in _USUAL:
-        for one in sorted(path.glob(pattern)):
-            found.setdefault(one.resolve(), one)
+    found: list[Path] = []
+    for one in (one for pattern in _USUAL for one in sorted(path.glob(pattern)) if one.is_file()):
+        # by two names, or copied to where the boot loader looks
+        if not any(filecmp.cmp(one, other, shallow=False) for other in found):
+            found.append(one)
     if not found:
         raise UsageError(
             f"`{path}` has no kernel in it",
             hint="expected `vmlinuz`, `boot/vmlinuz-RELEASE`, `arch/x86/boot/bzImage`, or Debian packages (`.deb`)",
         )
     if len(found) > 1:
-        names = ", ".join(f"`{one.relative_to(path)}`" for one in sorted(found.values()))
+        names = ", ".join(f"`{one.relative_to(path)}`" for one in found)
         raise UsageError(f"`{path}` has {len(found)} kernels: {names}", hint="name the one that is meant")
-    kernel = next(iter(found.values()))
-    return Place(kernel, tuple(dict.fromkeys((path, *_around(kernel)))))
+    return Place(found[0], tuple(dict.fromkeys((path, *_around(found[0])))))
 
 
 def _around(kernel: Path) -> Iterator[Path]:

@@ -229,8 +229,8 @@ def module_facts(data: bytes) -> dict[str, str]:
         raise KernelError(str(error)) from error
 
 
-#: A line of `vmlinux.h` with the names of functions that the kernel has, and that are not declared in it.
-KFUNCS = "/* kernel functions that are not declared here: "
+#: A line of `vmlinux.h` with the names of functions that the kernel has, and that its BTF describes wrongly.
+KFUNCS = "/* kernel functions that can't be declared: "
 
 
 def declared(vmlinux_h: str) -> set[str]:

@@ -16,7 +16,8 @@ import pytest
 
 from testbed import image as images
 from testbed.build.hints import names_of
-from testbed.errors import HostError, TestbedError, UsageError
+from testbed.cli import main
+from testbed.errors import ExitCode, HostError, TestbedError, UsageError
 from testbed.image import Image, derive, given
 from testbed.image.assemble import component
 from testbed.image.cache import Cache
@@ -33,6 +34,7 @@ from testbed.image.kernel import (
     unpack,
     unpack_stream,
 )
+from testbed.image.kernels import Fetched
 from testbed.image.model import FILES, TREES, Component, Manifest, Packages, QemuFacts, pretty
 from testbed.image.recipe import Sources
 from testbed.image.tree import file_sha256, listing, scan
@@ -278,8 +280,10 @@ def test_no_kernel_and_two_kernels_are_for_the_user_to_mend(tmp_path: Path) -> N
     directory(tmp_path)
     (tmp_path / "vmlinuz").symlink_to(f"boot/vmlinuz-{RELEASE}")
     assert given.locate(tmp_path).kernel == tmp_path / "vmlinuz"  # two names of one
+    put(tmp_path / "lib/modules" / RELEASE / "vmlinuz", (tmp_path / "vmlinuz").read_bytes())
+    assert given.locate(tmp_path).kernel == tmp_path / "vmlinuz"  # and a copy, as Fedora has it
     put(tmp_path / "bzImage", bzimage(VMLINUX))
-    with pytest.raises(UsageError, match="has 2 kernels: `bzImage`, `vmlinuz`"):
+    with pytest.raises(UsageError, match="has 2 kernels: `vmlinuz`, `bzImage`"):
         given.locate(tmp_path)
 
 
@@ -409,8 +413,8 @@ def test_an_image_with_another_kernel_is_a_whole_image_of_its_own(bench: Bench, 
 def test_functions_that_bpftool_does_not_declare_are_there_by_name(bench: Bench, tmp_path: Path) -> None:
     vmlinux = elf({".BTF": btf("sched_ext_ops", functions=("scx_bpf_kick_cpu", "scx_bpf_now"))})
     made = bench.derive(directory(tmp_path, vmlinux=vmlinux))
-    assert names_of(made.vmlinux_h, made.include, made.include / "bpf").kfuncs == {"scx_bpf_kick_cpu", "scx_bpf_now"}
-    # `scx_bpf_now` may well be of this kernel alone; the other one is callable where the image's headers are from
+    assert names_of(made.vmlinux_h, made.include, made.include / "bpf").kfuncs == {"scx_bpf_kick_cpu"}
+    # `scx_bpf_now` is no function of the kernel that the headers are of, and may be an inner one
     assert made.manifest.derived is not None and made.manifest.derived.uncallable == ("scx_bpf_kick_cpu",)
     bench.derive(tmp_path)
     told = [line for line in bench.said if "no scheduler that calls one of them loads: scx_bpf_kick_cpu" in line]
@@ -468,6 +472,37 @@ def test_an_image_of_the_recipe_has_the_manifest_that_it_always_had(bench: Bench
     text = (bench.base.path / "manifest.json").read_text()
     assert "derived" not in text
     assert Manifest.model_validate_json(text).computed_id() == bench.base.id
+
+
+def test_words_for_kernels_mean_what_the_help_says(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ensure", lambda listener: bench.base)
+    assert images.with_kernel(None) == images.with_kernel("image") == bench.base
+    place = directory(tmp_path / "kernel")
+    made = images.with_kernel(str(place))
+    monkeypatch.setattr(given, "host", lambda: given.locate(place))
+    assert images.with_kernel("host") == made
+    with pytest.raises(UsageError, match=r"no packaged kernel `9\.8` is here") as error:
+        images.with_kernel("debian:9.8")
+    assert error.value.hint == "testbed image kernel 9.8"
+    put(
+        bench.cache.root / "kernels" / RELEASE / "kernel.json",
+        pretty(Fetched(release=RELEASE, version="1-1", suite="trixie", packages=())),
+    )
+    place.rename(bench.cache.root / "kernels" / RELEASE / "tree")
+    assert images.with_kernel("debian:9.8") == made
+    assert [images.is_path(word) for word in ("image", "host", "debian:9.8", "./host", "x")] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("verb", ["run", "build", "lint"])
+def test_a_kernel_that_is_not_there_is_a_usage_error_of_every_verb(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
+) -> None:
+    monkeypatch.setattr(images, "ensure", lambda listener: bench.base)
+    candidate = put(tmp_path / "a.bpf.c", "int a;\n")
+    assert main([verb, str(candidate), "--kernel", str(tmp_path / "none")]) == ExitCode.USAGE
+    assert "none` does not exist" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_a_usage_error(bench: Bench, tmp_path: Path) -> None:
