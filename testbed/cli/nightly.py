@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from testbed.cli import output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
-from testbed.report import Listener, StageLine
+from testbed.report import Listener
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
@@ -128,7 +128,7 @@ def _kernels(words: list[str] | None, listener: Listener, known: set[str]) -> di
         words = [one.facts.word for one in kernels.kept()]
         if not words:
             told = "only the image's own kernel is judged on: `testbed image kernel` fetches a second one"
-            listener(StageLine(stage="nightly", text=f"note: {told}"))
+            print(f"note: {told}", file=sys.stderr)
     made = {word: images.with_kernel(word, listener) for word in dict.fromkeys(words)}
     return {word: image for word, image in made.items() if image.id not in known}
 

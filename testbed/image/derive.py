@@ -116,7 +116,9 @@ def _told(image: Image, reporter: Reporter) -> Image:
             f"that calls one of them loads: {', '.join(derived.uncallable)}"
         )
     for text in lost:
-        reporter.line(_STAGE, f"warning: linux {image.manifest.kernel.release}: {text}")
+        # as a stage's end, which is on the screen without `-v`
+        with reporter.stage(_STAGE, f"look at linux {image.manifest.kernel.release}") as stage:
+            stage.summary = f"warning: {text}"
     return image
 
 
