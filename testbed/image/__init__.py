@@ -30,6 +30,7 @@ __all__ = [
     "Image",
     "Manifest",
     "Pruned",
+    "btf_sha256",
     "build",
     "ensure",
     "export",
@@ -64,6 +65,17 @@ def ensure(listener: Listener = _silent) -> Image:
         except HostError as damage:
             _discard(cache, known, listener, damage)
     return _build(sources, cache, listener, require_locked=False)
+
+
+def btf_sha256(image: Image) -> str:
+    """Hash of the bytes of `/sys/kernel/btf/vmlinux` where the image's kernel runs.
+
+    Raises:
+        HostError: the sandbox does not work.
+    """
+    from testbed.image import derive
+
+    return derive.btf_sha256(image, Cache.open())
 
 
 def with_kernel(word: str | None, listener: Listener = _silent) -> Image:

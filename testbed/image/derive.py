@@ -26,6 +26,7 @@ from testbed.image.kernel import (
     Types,
     declared,
     members_for,
+    read_bzimage,
     types_for,
     types_of,
     unpack,
@@ -103,6 +104,19 @@ def derive(
                 cache.write_key(key, made)
             told.summary = made[:12]
         return _told(use(made), reporter)
+
+
+def btf_sha256(image: Image, cache: Cache) -> str:
+    """Hash of the types of an image's kernel: of the bytes of `/sys/kernel/btf/vmlinux` where that kernel runs.
+
+    Raises:
+        HostError: the sandbox does not work.
+    """
+    if image.manifest.derived is not None:
+        return image.manifest.derived.btf_sha256
+    with cache.workspace() as work:
+        payload = read_bzimage(image.kernel.read_bytes()).payload
+        return _sha256(types_of(unpack(payload, _Tools(image.builder, work).zstd)).data)
 
 
 def _told(image: Image, reporter: Reporter) -> Image:

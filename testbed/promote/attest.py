@@ -23,7 +23,7 @@ from testbed.candidate import Candidate, Kind, Library, read_candidate
 from testbed.case import RUNS_DIR, Case, RunEvidence, printable
 from testbed.engine.local import LocalEngine
 from testbed.errors import ExitCode, Interrupted, TestbedError
-from testbed.image import Image
+from testbed.image import Image, btf_sha256
 from testbed.plan import Question, plan
 from testbed.promote import statement
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
@@ -86,7 +86,8 @@ def attest(place: Path, desk: Desk, *, self_signed: bool, now: datetime | None =
         work = Path(name)
         _as_planned(case, artifact, image, work)
         _again(case, artifact, image, desk, work)
-    return _statement(case, verdict, self_signed=self_signed, now=now or datetime.now(UTC))
+    types = btf_sha256(image)
+    return _statement(case, verdict, types, self_signed=self_signed, now=now or datetime.now(UTC))
 
 
 def _passed(case: Case) -> Verdict:
@@ -268,7 +269,8 @@ def _again(case: Case, artifact: Artifact, image: Image, desk: Desk, work: Path)
         raise Refused("not-repeatable", f"with its live runs made again the case does not pass: {again.title}")
 
 
-def _statement(case: Case, verdict: Verdict, *, self_signed: bool, now: datetime) -> Statement:
+def _statement(case: Case, verdict: Verdict, types: str, *, self_signed: bool, now: datetime) -> Statement:
+    """What is signed; `types` is the hash of the kernel's BTF."""
     facts = case.facts
     assert facts.kernel is not None and facts.image is not None
     runs = [run for run in case.runs if run.spec.role is Role.CANDIDATE and run.spec.repeats is None]
@@ -299,7 +301,9 @@ def _statement(case: Case, verdict: Verdict, *, self_signed: bool, now: datetime
     configuration = [
         _descriptor(statement.CANDIDATE, subject.digest["sha256"], candidate.model_dump(mode="json")),
         _descriptor(
-            statement.KERNEL, facts.kernel.sha256, {"release": facts.kernel.release, "version": facts.kernel.version}
+            statement.KERNEL,
+            facts.kernel.sha256,
+            {"release": facts.kernel.release, "version": facts.kernel.version, "btf_sha256": types},
         ),
         _descriptor(statement.IMAGE, facts.image.id, {"qemu": facts.tool.qemu, "qemu_sha256": facts.tool.qemu_sha256}),
         _descriptor(statement.POLICY, verdict.policy.sha256, {"name": verdict.policy.name}),

@@ -14,7 +14,7 @@ import pytest
 
 from testbed import judge
 from testbed.case import CONSOLE_FILE, KEY_FILE, OUTCOME_FILE, STREAM_FILE, TRACE_FILE, Case, canonical_json
-from testbed.image import Image
+from testbed.image import Image, btf_sha256
 from testbed.image.tree import file_sha256
 from tests.guest.conftest import COMMAND, ROOT, Answer, environment, testbed
 
@@ -70,7 +70,7 @@ def answered(words: list[str]) -> dict[str, Any]:
     return document
 
 
-def test_a_passing_case_is_attested_and_verified(passed: Answer, tmp_path: Path) -> None:
+def test_a_passing_case_is_attested_and_verified(passed: Answer, image: Image, tmp_path: Path) -> None:
     done = attest(passed.case, tmp_path)
     assert done.returncode == 0, done.stderr
     verify = [
@@ -80,6 +80,8 @@ def test_a_passing_case_is_attested_and_verified(passed: Answer, tmp_path: Path)
     document = answered(verify)
     assert document["verified"], document
     assert document["statement"]["predicate"]["passedTests"] == ["first-look/sim"]
+    (kernel,) = [one for one in document["statement"]["predicate"]["configuration"] if one["name"] == "kernel"]
+    assert kernel["annotations"]["btf_sha256"] == btf_sha256(image), "what the host compares with its own"
     lab = answered([*verify, "--policy", "lab"])
     # It calls itself `quick`, and is another one than the installed.
     assert "altered-policy" in {one["code"] for one in lab["refusals"]}
