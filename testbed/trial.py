@@ -30,6 +30,7 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
+from testbed.engine import Engine
 from testbed.engine.cached import CachedEngine, holds
 from testbed.engine.local import LocalEngine
 from testbed.errors import UsageError
@@ -103,6 +104,7 @@ class Result:
 
 
 Prepare = Callable[[Image, RunSpec, Listener, threading.Event], None]
+MakeEngine = Callable[[Image, Mapping[str, Path], Callable[[Boot], Guest]], Engine]
 
 
 def _prepare_nothing(image: Image, spec: RunSpec, listener: Listener, cancelled: threading.Event) -> None:
@@ -113,7 +115,8 @@ def _prepare_nothing(image: Image, spec: RunSpec, listener: Listener, cancelled:
 class Desk:
     """What every stage of a trial needs; tests put another `guest` or `image` here.
 
-    `prepare` makes what the runs of a machine start from, so that it is told as a stage of its own.
+    `prepare` makes what the runs of a machine start from, so that it is told as a stage of its own; `engine` is what
+    executes the runs that are not in the cache.
     """
 
     image: Image
@@ -121,6 +124,7 @@ class Desk:
     guest: Callable[[Boot], Guest]
     probe: Callable[[Image], LiveProbe]
     prepare: Prepare = _prepare_nothing
+    engine: MakeEngine = LocalEngine
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -190,9 +194,9 @@ def hold(request: Request, desk: Desk) -> Result:
             baseline=baseline.facts(reference, note) if reference is not None else BaselineFacts(),
         )
         write_model(case / CASE_FILE, record)
-        local = LocalEngine(desk.image, inputs.by_hash, desk.guest)
+        engine = desk.engine(desk.image, inputs.by_hash, desk.guest)
         pool = Pool(
-            CachedEngine(local, Cache.open(), _warn(desk.listener)) if request.cache else local,
+            CachedEngine(engine, Cache.open(), _warn(desk.listener)) if request.cache else engine,
             case,
             desk.listener,
             desk.cancelled,

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed.cli import output
+from testbed.cli import engines, output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
 from testbed.errors import ExitCode
@@ -42,7 +42,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--topology", nargs="+", default=[], dest="machines", metavar="NAME", help="on each of these machines"
     )
-    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    engines.add(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the cases; what was begun there goes on")
     parser.add_argument("--dry-run", action="store_true", help="check the headers, say what would be judged")
     parser.add_argument("--no-run", action="store_true", help="tell what was judged before, judge nothing")
@@ -59,12 +59,12 @@ def corpus(options: Options) -> int:
     from testbed.report import corpus as report
 
     formats = output.known_formats(options.format, report.FORMATS, "the corpus")
+    engines.check(options)
     settings = corpora.Settings(
         policy=options.policy,
         seeds=options.seeds,
         machines=tuple(options.machines),
         only=tuple(options.only),
-        jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
         judge=not options.no_run,
     )
@@ -84,7 +84,9 @@ def corpus(options: Options) -> int:
     with ExitStack() as stack:
         listener = listen((), options.verbose, stack)
         image = images.ensure(listener)
-        work = desk(image, listener)
+        cluster = stack.enter_context(engines.cluster(options, listener))
+        settings = replace(settings, jobs=engines.jobs(options, cluster))
+        work = desk(image, listener, cluster)
         cancel_on_signal(work.cancelled)
         session = corpora.Session(
             tasks, settings, directory, image, lambda request: trial.hold(request, work), listener, work.cancelled

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed.cli import output
+from testbed.cli import engines, output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
 from testbed.errors import ExitCode, UsageError
@@ -66,7 +65,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="judge every N-th candidate only, from the I-th on")
     parser.add_argument("--allow-empty", action="store_true", help="a repository without candidates is no error")
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after a candidate's first failure")
-    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    engines.add(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the gate; one that was begun there goes on")
     parser.add_argument("--dry-run", action="store_true", help="say what would be judged, judge nothing")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
@@ -98,6 +97,7 @@ def gate(options: Options) -> int:
     from testbed.report import gate as report
 
     formats = output.known_formats(options.format, report.FORMATS, "a gate")
+    engines.check(options)
     config, file = _config(options)
     survey = gates.survey(Path.cwd(), options.paths, config, file, options.changed_since)
     if not survey.found and not options.allow_empty:
@@ -113,7 +113,8 @@ def gate(options: Options) -> int:
         listener = listen((), options.verbose, stack)
         session = gates.Session(survey, settings, directory, _no_trial, listener, base=base)
         if survey.changed:
-            work = desk(images.ensure(listener), listener)
+            cluster = stack.enter_context(engines.cluster(options, listener))
+            work = desk(images.ensure(listener), listener, cluster)
             cancel_on_signal(work.cancelled)
             desks = {
                 word: replace(work, image=images.with_kernel(_place(word, options, file), listener)) if word else work
@@ -121,6 +122,7 @@ def gate(options: Options) -> int:
             }
             session = replace(
                 session,
+                settings=replace(settings, jobs=engines.jobs(options, cluster)),
                 trial=lambda request, word: trial.hold(request, desks[word]),
                 image=trial.image_facts(work.image),
                 kernels={word: trial.image_facts(one.image) for word, one in desks.items() if word},
@@ -183,7 +185,6 @@ def _settings(options: Options, config: Config) -> Settings:
         clock=options.clock or config.clock,
         cpus=options.cpus or config.cpus,
         seeds=options.seeds or config.seeds,
-        jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
         regressions=options.regressions or (Path(config.regressions) if config.regressions is not None else None),
         workload=options.workload or (Path(config.workload) if config.workload is not None else None),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed.cli import output
+from testbed.cli import engines, output
 from testbed.cli.parser import Options, count, verb
 from testbed.cli.run import cancel_on_signal, desk, listen
 from testbed.report import Listener
@@ -56,7 +56,7 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--no-installed", action="store_true", help="leave out the `scx_*` on PATH")
     parser.add_argument("--budget", type=_duration, metavar="DURATION", help="e.g. 6h, 90min; what is left is named")
-    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    engines.add(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="of all nights; one that was killed goes on")
     parser.add_argument("--history", type=Path, metavar="FILE", help="default: history.sqlite of --out")
     parser.add_argument("--issue-file", type=Path, metavar="FILE", help="a text per regression; none: no file")
@@ -75,6 +75,7 @@ def nightly(options: Options) -> int:
     from testbed.report import nightly as report
 
     formats = output.known_formats(options.format, report.FORMATS, "a night")
+    engines.check(options)
     members = corpus.members(options.folder or corpus.usual_folder())
     places = [Path(one) for one in os.environ.get("PATH", "").split(os.pathsep) if one]
     made = schedulers.directory()
@@ -85,7 +86,6 @@ def nightly(options: Options) -> int:
         seeds=options.seeds,
         machines=tuple(options.machines),
         only=tuple(options.only),
-        jobs=options.jobs or os.cpu_count() or 1,
         cache=not options.no_cache,
         budget_s=options.budget,
     )
@@ -94,16 +94,17 @@ def nightly(options: Options) -> int:
         history = stack.enter_context(nights.History.open(options.history or directory / "history.sqlite"))
         listener = listen((), options.verbose, stack)
         usual = images.ensure(listener)
+        cluster = stack.enter_context(engines.cluster(options, listener))
         stop = threading.Event()
         cancel_on_signal(stop)
         session = nights.Session(
             members,
             () if options.no_installed else nights.installed(places, members),
-            settings,
+            replace(settings, jobs=engines.jobs(options, cluster)),
             directory,
             history,
             [usual, *(one for one in named if one.id != usual.id)],
-            lambda image: lambda request: trial.hold(request, replace(desk(image, listener), cancelled=stop)),
+            lambda image: lambda request: trial.hold(request, replace(desk(image, listener, cluster), cancelled=stop)),
             listener,
             datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
             stop,

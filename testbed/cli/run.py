@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from testbed.cli import output
+from testbed.cli import engines, output
 from testbed.cli.parser import Options, Parser, count, verb
 from testbed.errors import ExitCode, UsageError
 from testbed.report import (
@@ -36,6 +37,7 @@ from testbed.status import Status
 if TYPE_CHECKING:
     from testbed.case import LiveProbe
     from testbed.cli.parser import Verbs
+    from testbed.engine.dask import Cluster
     from testbed.image import Image
     from testbed.trial import Desk
     from testbed.verdict import Verdict
@@ -80,7 +82,7 @@ def add(verbs: Verbs) -> None:
         "--topology", metavar="NAME", help="machine, instead of the scenarios' own (`testbed scenarios --topologies`)"
     )
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after the first failure")
-    parser.add_argument("-j", dest="jobs", type=count(1, 256), metavar="N", help="guests side by side (default: CPUs)")
+    engines.add(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="the case's directory, new or empty")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that would be run, run nothing")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
@@ -139,7 +141,6 @@ def run(options: Options) -> int:
         pattern=options.pattern,
         machine=wanted(options.topology, options.cpus),
         run_all=options.run_all,
-        jobs=options.jobs or os.cpu_count() or 1,
         out=options.out,
         keep=options.keep,
         cache=not options.no_cache,
@@ -150,6 +151,7 @@ def run(options: Options) -> int:
         regressions=options.regressions,
     )
     formats = parse_formats(options.format)
+    engines.check(options)
     trial.check(request)
     with ExitStack() as stack:
         listener = listen(formats, options.verbose, stack)
@@ -158,10 +160,11 @@ def run(options: Options) -> int:
             for title, command in trial.rehearse(request, image):
                 print(f"# {title}\n{command}")
             return int(ExitCode.PASS)
-        work = desk(image, listener)
+        cluster = stack.enter_context(engines.cluster(options, listener))
+        work = desk(image, listener, cluster)
         cancel_on_signal(work.cancelled)
         _keep_alive(listener, stack)
-        result = trial.hold(request, work)
+        result = trial.hold(replace(request, jobs=engines.jobs(options, cluster)), work)
         document = printed(result.verdict, case_dir=str(result.case), elapsed_s=result.elapsed_s)
         listener(VerdictReached(verdict=document))
     path = request.candidate if isinstance(request.candidate, str) else ""
@@ -190,11 +193,13 @@ def build(options: Options) -> int:
     return int(ExitCode.PASS if artifact.ok else ExitCode.REJECT)
 
 
-def desk(image: Image, listener: Listener) -> Desk:
-    """What a trial on real guests needs."""
+def desk(image: Image, listener: Listener, cluster: Cluster | None = None) -> Desk:
+    """What a trial on real guests needs, here or on a cluster."""
     from testbed import trial
     from testbed.vm import snapshot
 
+    if cluster is not None:
+        return trial.Desk(image, listener, make_guest, _not_on_a_cluster, engine=cluster.engine)
     return trial.Desk(image, listener, make_guest, _probe, prepare=snapshot.prepare)
 
 
@@ -205,6 +210,12 @@ def make_guest(boot: Boot) -> Guest:
     from testbed.vm.sim import SimGuest
 
     return SimGuest(boot) if boot.spec.clock is Clock.SIM else LiveGuest(boot)
+
+
+def _not_on_a_cluster(image: Image) -> LiveProbe:
+    from testbed.case import LiveProbe
+
+    return LiveProbe(available=False, reason="the runs are on a cluster; live figures are those of one machine")
 
 
 def _probe(image: Image) -> LiveProbe:
