@@ -175,7 +175,7 @@ class Cluster:
 
     def _hear(self, event: tuple[float, Mapping[str, str]]) -> None:
         """A run has begun somewhere."""
-        self._began[event[1]["key"]].append(event[1]["worker"])
+        self._began[event[1]["ticket"]].append(event[1]["worker"])
 
     def ask(
         self, order: Order, need_mb: int, stop: threading.Event, inputs: Mapping[str, Path], image: Image
@@ -185,6 +185,14 @@ class Cluster:
         Raises:
             HostError: nobody can do it.
         """
+        try:
+            return self._ask(order, need_mb, stop, inputs, image)
+        finally:
+            self._began.pop(order.ticket, None)
+
+    def _ask(
+        self, order: Order, need_mb: int, stop: threading.Event, inputs: Mapping[str, Path], image: Image
+    ) -> Evidence | tuple[str, ...] | None:
         refused: list[Refused] = []
         while True:
             answer = self._once(order, need_mb, stop)
@@ -192,6 +200,8 @@ class Cluster:
                 return answer
             if isinstance(answer, Refused):
                 refused.append(answer)
+                with contextlib.suppress(ValueError):
+                    self._began[order.ticket].remove(answer.worker)  # it has not been lost
                 self.told(f"warning: worker {answer.worker} can't run {order.spec.name}: {answer.message}")
                 if len(refused) == REFUSALS:
                     raise HostError(f"worker {answer.worker} can't run it: {answer.message}", hint=answer.hint)
@@ -221,30 +231,29 @@ class Cluster:
             while not done.wait(POLL_S):
                 if stop.is_set():
                     return None
-                if len(self._began.get(key, ())) > LOST_WORKERS:
-                    return tuple(self._began[key][:LOST_WORKERS])
+                if len(self._began[order.ticket]) > LOST_WORKERS:
+                    return tuple(self._began[order.ticket][:LOST_WORKERS])
                 if (now := time.monotonic()) < look:
                     continue
                 look = now + 1.0
                 absent = None if self.slots(need_mb) else absent or now
                 if absent is not None and now - absent > self.patience_s:
-                    if len(self._began.get(key, ())) == LOST_WORKERS:
-                        return tuple(self._began[key])
+                    if len(self._began[order.ticket]) == LOST_WORKERS:
+                        return tuple(self._began[order.ticket])
                     raise HostError(
                         f"for {self.patience_s:.0f} s no worker of {self.address} had {need_mb} MiB for a guest",
                         hint=_FITS_NOBODY,
                     )
-            return self._result(future, key, stop)
+            return self._result(future, order, stop)
         finally:
             with contextlib.suppress(Exception):
                 future.cancel(reason="testbed wants it no more")
-            self._began.pop(key, None)
 
-    def _result(self, future: distributed.Future[Any], key: str, stop: threading.Event) -> _Answer:
+    def _result(self, future: distributed.Future[Any], order: Order, stop: threading.Event) -> _Answer:
         try:
             answer: Evidence | Lacks | Refused = future.result(timeout=CONNECT_S)
         except distributed.KilledWorker:
-            return tuple(self._began.get(key, ["a worker"]))
+            return tuple(self._began[order.ticket] or ["a worker"])
         except (CancelledError, distributed.CancelledError, OSError, TimeoutError) as error:
             if stop.is_set():
                 return None
@@ -327,7 +336,7 @@ class DaskEngine:
             raise Bug(f"{spec.name} is to run by the clock `{spec.clock}` on a cluster")
         cluster = self.cluster
         key = secrets.token_bytes(KEY_BYTES)
-        order = Order(workers.about(), spec, key, cluster._topic, self.guest, cluster.find)
+        order = Order(workers.about(), spec, key, secrets.token_hex(8), cluster._topic, self.guest, cluster.find)
         answer = cluster.ask(order, spec.topology.memory_mb + OVERHEAD_MB, stop, self.inputs, self.image)
         if answer is None or (isinstance(answer, Evidence) and not answer.files):
             return None

@@ -59,6 +59,7 @@ class Order:
 
     Attributes:
         about: whoever wants it.
+        ticket: names the run, however often it is tried.
         topic: where it is told that the run began.
         guest: makes the machine for a spec's clock.
         find: the image of an id, here; raises UsageError if there is none.
@@ -67,6 +68,7 @@ class Order:
     about: About
     spec: RunSpec
     key: bytes
+    ticket: str
     topic: str
     guest: Callable[[Boot], Guest]
     find: Callable[[str], Image]
@@ -132,7 +134,7 @@ def work(order: Order) -> Evidence | Lacks | Refused:
     except HostError as error:
         return Refused(here, error.message, error.hint)
     # Waits until the scheduler knows: a guest that takes this machine with it must not do so unseen.
-    sync(worker.loop, worker.scheduler.log_event, topic=order.topic, msg={"key": task, "worker": here})
+    sync(worker.loop, worker.scheduler.log_event, topic=order.topic, msg={"ticket": order.ticket, "worker": here})
     with (
         tempfile.TemporaryDirectory(prefix="testbed-run-", dir=worker.local_directory) as scratch,
         _wanted(worker, task) as stop,
