@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING
 
 from testbed.cli import engines, output
 from testbed.cli.parser import Options, count, verb
-from testbed.cli.run import cancel_on_signal, desk, listen
-from testbed.errors import ExitCode, UsageError
+from testbed.cli.run import cancel_on_signal, desk, listen, make_guest
+from testbed.errors import ExitCode, Interrupted, UsageError
 from testbed.report import Format, harmless, want_colour
 
 if TYPE_CHECKING:
+    import threading
+
     from testbed.cli.parser import Parser, Verbs
     from testbed.gate import Config, Document, Settings, Survey
+    from testbed.report import Listener
     from testbed.trial import Request, Result
 
 GATE_EXAMPLES = """\
@@ -67,6 +71,10 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--all", action="store_true", dest="run_all", help="go on after a candidate's first failure")
     engines.add(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the gate; one that was begun there goes on")
+    parser.add_argument("--artifacts", type=Path, metavar="DIR", help="pages, pictures and runs of who failed")
+    parser.add_argument(
+        "--minimize", type=count(1, 1000), metavar="TRIALS", help="for --artifacts: shrink each failing run, at most so"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be judged, judge nothing")
     parser.add_argument("--no-cache", action="store_true", help="run again what was run before")
     _add_formats(parser)
@@ -98,6 +106,8 @@ def gate(options: Options) -> int:
 
     formats = output.known_formats(options.format, report.FORMATS, "a gate")
     engines.check(options)
+    if options.minimize is not None and options.artifacts is None:
+        raise UsageError("`--minimize` is for `--artifacts`", hint="testbed minimize CASE shrinks one run")
     config, file = _config(options)
     survey = gates.survey(Path.cwd(), options.paths, config, file, options.changed_since)
     if not survey.found and not options.allow_empty:
@@ -129,6 +139,8 @@ def gate(options: Options) -> int:
                 stop=work.cancelled,
             )
         document = session.run()
+        if options.artifacts is not None:
+            _hand_on(document, directory, options, listener, session.stop)
     _print(document, formats)
     print(f"gate: {directory}", file=sys.stderr)
     return document.exit_code
@@ -147,6 +159,24 @@ def merge(options: Options) -> int:
         write_model(options.out, merged)
     _print(merged, formats)
     return merged.exit_code
+
+
+def _hand_on(document: Document, directory: Path, options: Options, listener: Listener, stop: threading.Event) -> None:
+    """Write what is handed on about candidates that did not pass; an interrupted gate shrinks nothing."""
+    from testbed import minimize
+    from testbed.gate import artifacts
+
+    def shrink(target: minimize.Target) -> object:
+        jobs = options.jobs or os.cpu_count() or 1
+        return minimize.minimize(
+            target, guest=make_guest, listener=listener, cancelled=stop, trials=options.minimize, jobs=jobs
+        )
+
+    wanted = options.minimize is not None and not stop.is_set()
+    try:
+        artifacts.collect(document, directory, options.artifacts, shrink=shrink if wanted else None)
+    except Interrupted:  # nothing is written before all is there
+        artifacts.collect(document, directory, options.artifacts)
 
 
 def _no_trial(request: Request, kernel: str) -> Result:

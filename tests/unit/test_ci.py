@@ -177,3 +177,20 @@ def test_an_open_issue_is_added_to_and_a_new_one_is_opened(tmp_path: Path) -> No
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "is no text of `testbed nightly`" in done.stderr
+
+
+def test_what_failed_is_handed_on_and_told_in_the_summary(copy: Path) -> None:
+    summary = copy / "summary"
+    (copy / ".venv/bin/testbed").write_text(
+        STAND_IN.replace("exit 1", "mkdir -p out/failures\necho '- told' >out/failures/summary.md\nexit 1")
+    )
+    old = copy / "out" / "failures" / "old"
+    old.mkdir(parents=True)
+    done, arguments = call(copy, GITHUB_STEP_SUMMARY=str(summary), GATE_OUT="out", GATE_MINIMIZE="40")
+    assert done.returncode == 1
+    assert arguments[arguments.index("--artifacts") + 1] == "out/failures"
+    assert arguments[arguments.index("--minimize") + 1] == "40"
+    assert not old.exists()
+    assert summary.read_text() == "## ours\n\n- told\n"
+    _, arguments = call(copy, GATE_MINIMIZE="0")
+    assert "--minimize" not in arguments
