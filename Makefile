@@ -6,7 +6,7 @@ VENV := .venv
 TESTBED := $(VENV)/bin/testbed
 JOBS ?= 2
 
-.PHONY: help setup schedulers demo test test-all unit lint workflows ci nightly image clean
+.PHONY: help setup schedulers demo test test-all unit lint workflows ci nightly release image clean
 
 help:
 	@echo 'make demo      set up and judge two real candidates: one passes, one is rejected'
@@ -17,6 +17,7 @@ help:
 	@echo 'make unit      tests without guests'
 	@echo 'make lint      ruff, mypy, reuse, and what CI runs: zizmor, schemas of GitHub'
 	@echo 'make ci        what CI runs on every change: lint, and the tests without guests'
+	@echo 'make release   wheel, sdist, image, QEMU and their hashes in dist/, the wheel tried outside the clone'
 	@echo 'make nightly   the corpus, compared with the nights before (5 hours at most: NIGHTLY_BUDGET=90min)'
 
 setup: $(VENV)/.installed
@@ -49,6 +50,9 @@ ci: setup lint unit
 
 nightly: setup
 	@ci/nightly
+
+release: setup
+	@ci/release
 
 lint: $(VENV)/.installed workflows
 	@$(VENV)/bin/ruff check .

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ def add(verbs: Verbs) -> None:
     export_.add_argument("--id", help="which image (default: the one that `run` would use)")
     import_ = verb(actions, "import", "take an image from a file, after checking every hash", import_image)
     import_.add_argument("file", type=Path, metavar="FILE")
+    import_.add_argument("--sha256", type=_hash, metavar="HASH", help="of FILE, e.g. its line of SHA256SUMS")
     kernel_ = verb(actions, "kernel", "fetch another packaged kernel, for `--kernel debian:VERSION`", fetch_kernel)
     kernel_.add_argument(
         "version", nargs="?", metavar="VERSION", help="e.g. 6.17 (default: the newest one of another series)"
@@ -43,6 +46,12 @@ def add(verbs: Verbs) -> None:
     schedulers_.add_argument("-v", "--verbose", action="store_true", help="show what cargo says")
     prune_ = verb(actions, "prune", "remove build stages, and all images but the one that `run` would use", prune)
     prune_.add_argument("--everything", action="store_true", help="that one too")
+
+
+def _hash(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"expected 64 hexadecimal digits, found `{text}`")
+    return text
 
 
 def make_schedulers(options: Options) -> int:
@@ -122,7 +131,7 @@ def import_image(options: Options) -> int:
     """Take an image from a file."""
     from testbed import image
 
-    made = image.import_(options.file)
+    made = image.import_(options.file, options.sha256)
     print(f"image {made.id[:16]}: linux {made.manifest.kernel.release}, qemu {made.manifest.qemu.version}")
     return int(ExitCode.PASS)
 

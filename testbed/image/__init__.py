@@ -259,17 +259,23 @@ def export(image: Image, file: Path) -> None:
         archive.write(image, file)
 
 
-def import_(file: Path) -> Image:
+def import_(file: Path, sha256: str | None = None) -> Image:
     """Take an exported image into the cache; every hash is checked first.
 
     If it is of this version of the testbed (the same recipe and packages), `ensure` finds it from now on.
 
+    Args:
+        file: what `export` wrote.
+        sha256: of the file, known from elsewhere; looked at before anything is unpacked.
+
     Raises:
-        UsageError: the file is no image, or a damaged or malicious one.
+        UsageError: the file is no image, another one than was meant, or a damaged or malicious one.
         HostError: the cache can't be written.
     """
     from testbed.image import archive
 
+    if sha256 is not None:
+        _need_hash(file, sha256)
     cache = Cache.open()
     with disk_errors("the image", cache.root), cache.workspace() as work:
         directory = work / "image"
@@ -287,6 +293,17 @@ def import_(file: Path) -> Image:
     if sources.recipe.name == manifest.recipe and (sources.lock is None or sources.lock.digest() == manifest.packages):
         cache.write_key(sources.key(), manifest.id)
     return Image(place, manifest)
+
+
+def _need_hash(file: Path, sha256: str) -> None:
+    try:
+        found = file_sha256(file)
+    except OSError as error:
+        raise UsageError(f"can't read `{file}`: {error.strerror}") from error
+    if found != sha256.lower():
+        raise UsageError(
+            f"`{file}` has the hash {found}, expected {sha256}", hint="it is damaged, or not the file that was meant"
+        )
 
 
 @dataclass(frozen=True)

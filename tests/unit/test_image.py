@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from testbed import image as images
-from testbed.errors import HostError, TestbedError, UsageError
+from testbed.cli import main
+from testbed.errors import ExitCode, HostError, TestbedError, UsageError
 from testbed.image import Image
 from testbed.image.assemble import Parts, assemble
 from testbed.image.build import Builder
@@ -270,6 +271,20 @@ def _rewrite(
             changed, data = change(member, file.read() if file else b"")
             changed.size = len(data)
             new.addfile(changed, io.BytesIO(data))
+
+
+def test_an_import_can_be_told_the_files_hash(
+    cached: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "image.tar"
+    images.export(cached, file)
+    monkeypatch.setenv("TESTBED_CACHE", str(tmp_path / "cache"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert main(["image", "import", str(file), "--sha256", "0" * 64]) == ExitCode.USAGE
+    assert f"has the hash {digest}, expected 000" in capsys.readouterr().err
+    assert main(["image", "import", str(file), "--sha256", "abc"]) == ExitCode.USAGE
+    assert not list((tmp_path / "cache").glob("images/*"))
+    assert images.import_(file, digest.upper()).id == cached.id
 
 
 @pytest.mark.parametrize("name", ["vmlinuz", "root/etc/passwd", "lists/root", "manifest.json"])
