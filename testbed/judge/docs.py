@@ -14,6 +14,7 @@ from testbed.corpus import document as corpus
 from testbed.gate.document import schema_text as gate_schema_text
 from testbed.judge import catalogue, modes, noise, truth_table
 from testbed.lint import texts as lint
+from testbed.nightly.document import schema_text as nightly_schema_text
 from testbed.report import corpus as corpus_report
 from testbed.report.document import schema_text
 
@@ -32,6 +33,7 @@ def pages() -> dict[str, str]:
         "failure-modes.md": modes.page(),
         "gate.schema.json": gate_schema_text(),
         "lint.md": lint.page(),
+        "nightly.schema.json": nightly_schema_text(),
         "noise.md": noise.page(),
         "truth-table.md": truth_table.page(),
         "verdict.schema.json": schema_text(),

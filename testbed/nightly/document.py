@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from testbed.corpus import Result, Row, Table
 from testbed.errors import ExitCode
 from testbed.spec import Model
 
+SCHEMA = "testbed.nightly/1"
 FILE = "nightly.json"
 PAGE = "nightly.html"
 
@@ -143,6 +145,20 @@ class Document(Model):
     nights: tuple[NightFacts, ...] = Field(description="oldest first, this one last")
     not_reached: tuple[str, ...] = Field(description="what the time did not suffice for")
     answers: tuple[Answer, ...]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the document."""
+    result: dict[str, Any] = Document.model_json_schema(by_alias=True, mode="serialization")
+    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    result["title"] = SCHEMA
+    result["description"] = "The whole answer of `testbed nightly`."
+    return result
+
+
+def schema_text() -> str:
+    """The published schema, byte for byte."""
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def label(answer: Answer) -> str:

@@ -278,12 +278,12 @@ def test_an_import_can_be_told_the_files_hash(
 ) -> None:
     file = tmp_path / "image.tar"
     images.export(cached, file)
-    monkeypatch.setenv("TESTBED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TESTBED_CACHE", str(tmp_path / "other"))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert main(["image", "import", str(file), "--sha256", "0" * 64]) == ExitCode.USAGE
     assert f"has the hash {digest}, expected 000" in capsys.readouterr().err
     assert main(["image", "import", str(file), "--sha256", "abc"]) == ExitCode.USAGE
-    assert not list((tmp_path / "cache").glob("images/*"))
+    assert not list((tmp_path / "other").glob("images/*"))
     assert images.import_(file, digest.upper()).id == cached.id
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from testbed import judge
@@ -68,6 +69,7 @@ class Bench:
     settings: Settings = QUICK
     asked: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    now: str = "2026-11-24 02:17:00"
 
     def night(self) -> Document:
         self.stop.clear()
@@ -82,7 +84,7 @@ class Bench:
                 (self.image, *self.others),
                 lambda image: lambda request: self._hold(request, image),
                 lambda _: None,
-                "2026-11-24 02:17:00",
+                self.now,
                 self.stop,
                 lambda: self.cached,
                 self.kernels,
@@ -138,6 +140,19 @@ def test_two_nights_alike_have_nothing_to_say(bench: Bench) -> None:
     assert [one.night for one in second.nights] == [1, 2]
     assert (second.nights[1].latency_ratio, second.nights[1].time_ratio) == (1.0, 1.0)
     assert second.nights[1].recall == 1.0
+
+
+def test_a_clock_that_jumps_changes_no_order(bench: Bench, verdicts: dict[str, Verdict]) -> None:
+    bench.night()
+    bench.now = "1970-01-01 00:00:00"  # a machine whose battery is empty
+    bench.answer = usual(verdicts, fair="reject")
+    second = bench.night()
+    assert (second.night, [one.night for one in second.nights]) == (2, [1, 2])
+    assert {one.since for one in second.changes} == {1}
+    bench.now = "2099-01-01 00:00:00"
+    third = bench.night()
+    assert third.night == 3
+    assert [one.began[:4] for one in third.nights] == ["2026", "1970", "2099"]
 
 
 def test_a_planted_regression_is_found_and_bisected(bench: Bench, verdicts: dict[str, Verdict]) -> None:
@@ -448,6 +463,8 @@ def test_every_format(regressed: Document) -> None:
     assert text.startswith("night 2: something is worse than it was\ncatch rate:   50.0 %, named rightly 100.0 %")
     assert "corpus fair: verdict: passed (night 1) -> false alarm (canary-starved)" in text
     data = json.loads(report.render(regressed, "json"))
+    schema = json.loads((Path(__file__).parents[2] / "docs/reference/nightly.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(data)
     assert Document.model_validate(data) == regressed
     assert "### Worse (4)" in report.render(regressed, "markdown")
     page = report.render(regressed, "html")
