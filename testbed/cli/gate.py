@@ -101,6 +101,7 @@ def gate(options: Options) -> int:
     from testbed import gate as gates
     from testbed import image as images
     from testbed import trial
+    from testbed.gate import artifacts
     from testbed.gate import document as documents
     from testbed.report import gate as report
 
@@ -108,6 +109,8 @@ def gate(options: Options) -> int:
     engines.check(options)
     if options.minimize is not None and options.artifacts is None:
         raise UsageError("`--minimize` is for `--artifacts`", hint="testbed minimize CASE shrinks one run")
+    if options.artifacts is not None:
+        artifacts.check(options.artifacts)
     config, file = _config(options)
     survey = gates.survey(Path.cwd(), options.paths, config, file, options.changed_since)
     if not survey.found and not options.allow_empty:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ class _Part:
         return f"{Path(self.entry.case).name}/{self.name}"
 
 
+def check(target: Path) -> None:
+    """Find before the work that what comes of it has no place.
+
+    Raises:
+        UsageError: `target` holds something.
+    """
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"`--artifacts {target}` exists and is not an empty directory", hint="name a new one")
+
+
 def collect(
     document: Document, directory: Path, target: Path, *, limit: int = MAX_BYTES, shrink: Shrink | None = None
 ) -> Index:
@@ -86,8 +97,7 @@ def collect(
         UsageError: `target` holds something.
         HostError: it can't be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"`--artifacts {target}` exists and is not an empty directory", hint="name a new one")
+    check(target)
     lacking: list[LeftOut] = []
     parts = [
         part

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -347,6 +349,38 @@ def test_the_worst_verdict_decides(repo: Path, tmp_path: Path, verdicts: dict[st
         assert document.exit_code == code
         assert documents.read(tmp_path / str(number)) == document
     assert [entry.trouble for entry in document.candidates if entry.trouble] == ["the disk is full"]
+
+
+def test_a_full_disk_is_never_a_candidates_fault(
+    repo: Path, tmp_path: Path, verdicts: dict[str, Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    good = verdicts["pass"]
+    document, _ = hold(repo, tmp_path / "g", {"one": good, "two": full, "three": good})
+    assert (document.exit_code, document.counts.passed) == (ExitCode.INCONCLUSIVE, 2)
+    assert [entry.trouble for entry in document.candidates if entry.trouble] == ["no space left on device"]
+
+    def refuse(directory: Path, document: Document) -> None:
+        raise full
+
+    monkeypatch.setattr(documents, "write", refuse)
+    monkeypatch.chdir(repo)
+    code = main(["gate", "--changed-since", "main", "--out", str(tmp_path / "h")])
+    assert code == ExitCode.INCONCLUSIVE, "an answer that nobody could write down is no pass"
+
+
+def test_a_place_for_artifacts_is_looked_at_before_the_work(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repo)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    assert main(["gate", "--artifacts", str(tmp_path / "full"), "--out", str(tmp_path / "g")]) == ExitCode.USAGE
+    assert "exists and is not an empty directory" in capsys.readouterr().err
+    assert not (tmp_path / "g").exists()
+    words = ["gate", "--changed-since", "main", "--out", str(tmp_path / "g")]
+    assert main([*words, "--artifacts", str(tmp_path / "new")]) == ExitCode.PASS
+    assert (tmp_path / "new/index.json").is_file()
 
 
 def test_a_document_is_valid_to_the_published_schema(repo: Path, tmp_path: Path, verdicts: dict[str, Verdict]) -> None:
