@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import secrets
 import shutil
 import tempfile
@@ -64,6 +65,9 @@ LOST_WORKERS = 2
 #: So many workers may say that their machine can't run it, before that is believed.
 REFUSALS = 3
 PART = 16 << 20
+#: How long a worker may take for an answer, and for unpacking an image.
+CALL_S = 60.0
+IMPORT_S = 900.0
 _FITS_NOBODY = f"start workers with `--resources {TOKEN}=N`, N being the MiB of memory that guests may take there"
 _Answer = Evidence | Lacks | Refused | tuple[str, ...] | None
 """Of one question to the cluster; words are the workers that were lost with the run, None: it is wanted no more."""
@@ -138,8 +142,8 @@ class Cluster:
         """
         own = workers.about()
         try:
-            theirs = self.client.get_versions()["scheduler"]
-            answers: Mapping[str, About] = self.client.run(workers.here)
+            theirs = _within(CALL_S, self.client.get_versions)["scheduler"]
+            answers: Mapping[str, About] = self._call(workers.here)
         except Exception as error:  # whatever a stranger's cluster says
             raise HostError(
                 f"the cluster at {self.address} can't run the testbed: {_first_line(error)}",
@@ -166,6 +170,19 @@ class Cluster:
         for one in self._workers():
             found += min(one["nthreads"], int(one["resources"].get(TOKEN, 0) // need_mb))
         return found
+
+    def _call(self, function: Callable[..., Any], *words: object, to: str | None = None, within: float = CALL_S) -> Any:
+        """Call a function on a worker's event loop, past its guests; without `to` on all, with their answers by name.
+
+        Raises:
+            OSError: it has gone, or does not answer.
+        """
+        if to is None:
+            return _within(within, lambda: self.client.run(function, *words))
+        answers = _within(within, lambda: self.client.run(function, *words, workers=[to]))
+        if to not in answers:
+            raise OSError("the worker has gone")
+        return answers[to]
 
     def _workers(self) -> list[dict[str, Any]]:
         try:
@@ -208,8 +225,14 @@ class Cluster:
                 continue
             if stop.is_set():
                 return None
-            with contextlib.suppress(OSError):  # the worker has gone: another one will say what it lacks
+            try:
                 self._send(answer, inputs, image)
+            except TimeoutError as error:
+                raise HostError(
+                    f"the worker {answer.worker} does not take what it lacks: {error}", hint="look at that machine"
+                ) from error
+            except OSError:
+                continue  # the worker has gone: another one will say what it lacks
 
     def _gone(self, error: BaseException) -> HostError:
         return HostError(
@@ -274,17 +297,17 @@ class Cluster:
             HostError: it did not arrive as it was.
             OSError: the worker has gone.
         """
-        place = [lacks.worker]
+        to = lacks.worker
         with self._sending[lacks.worker, lacks.files or lacks.image]:
             if lacks.files:
-                if not self.client.run(workers.has, lacks.files, workers=place)[lacks.worker]:
-                    self._send_file(inputs[lacks.files], lacks.files, lacks.worker)
+                if not self._call(workers.has, lacks.files, to=to):
+                    self._send_file(inputs[lacks.files], lacks.files, to)
                 return
-            if self.client.run(workers.has_image, lacks.image, self.find, workers=place)[lacks.worker]:
+            if self._call(workers.has_image, lacks.image, self.find, to=to):
                 return
             file, name = self._export(image)
-            self._send_file(file, name, lacks.worker)
-            wrong = self.client.run(workers.take_image, name, lacks.image, self.take, workers=place)[lacks.worker]
+            self._send_file(file, name, to)
+            wrong = self._call(workers.take_image, name, lacks.image, self.take, to=to, within=IMPORT_S)
             if wrong:
                 raise HostError(f"the worker {lacks.worker} can't take image {lacks.image[:12]}: {wrong}")
 
@@ -295,10 +318,7 @@ class Cluster:
         with file.open("rb") as source:
             for offset in range(0, max(size, 1), PART):
                 last = offset + PART >= size
-                answer = self.client.run(
-                    workers.receive, name, token, offset, source.read(PART), last, workers=[worker]
-                )
-                if not answer[worker]:
+                if not self._call(workers.receive, name, token, offset, source.read(PART), last, to=worker):
                     raise HostError(f"`{name[:12]}` did not reach the worker {worker} as it was", hint="run it again")
 
     def _export(self, image: Image) -> tuple[Path, str]:
@@ -383,6 +403,30 @@ class DaskEngine:
             reason=f"lost with its worker {len(lost)} times: {', '.join(lost)}",
         )
         write_model(directory / OUTCOME_FILE, outcome)
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The result of a call that Dask gives no time limit.
+
+    Raises:
+        TimeoutError: there was none so long; nobody waits for it any more.
+    """
+    answer: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put((call(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=run, name="cluster", daemon=True).start()
+    try:
+        result, error = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _unbelievable(evidence: Evidence, spec: RunSpec, why: str) -> HostError:

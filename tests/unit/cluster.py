@@ -34,6 +34,7 @@ class Started:
 
     address: str
     scratch: Path
+    more: tuple[str, ...] = ()
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def add_worker(self, resources: str = "GUEST_MB=4000", threads: int = 2) -> subprocess.Popen[bytes]:
@@ -42,6 +43,7 @@ class Started:
         words = ["distributed.cli.dask_worker", self.address, "--no-nanny", "--nthreads", str(threads)]
         words += ["--resources", resources] if resources else []
         words += ["--local-directory", str(self.scratch / f"worker{number}"), "--no-dashboard", "--name", f"w{number}"]
+        words += self.more
         self.processes.append(_start(words, self.scratch, f"worker{number}.log"))
         return self.processes[-1]
 
@@ -68,15 +70,15 @@ def _start(words: list[str], scratch: Path, log: str) -> subprocess.Popen[bytes]
 
 
 @contextmanager
-def cluster(scratch: Path) -> Iterator[Started]:
-    """A scheduler on a free port; ended with everything that belongs to it."""
+def cluster(scratch: Path, *more: str) -> Iterator[Started]:
+    """A scheduler on a free port; ended with everything that belongs to it. `more` are words for all processes."""
     scratch.mkdir(parents=True, exist_ok=True)
     words = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
-    scheduler = _start(words, scratch, "scheduler.log")
-    started = Started("", scratch, [scheduler])
+    scheduler = _start([*words, *more], scratch, "scheduler.log")
+    started = Started("", scratch, more, [scheduler])
     try:
         deadline = time.monotonic() + 60
-        while not (found := re.search(r"Scheduler at:\s+(tcp://\S+)", (scratch / "scheduler.log").read_text())):
+        while not (found := re.search(r"Scheduler at:\s+(t(?:cp|ls)://\S+)", (scratch / "scheduler.log").read_text())):
             assert time.monotonic() < deadline and scheduler.poll() is None, (scratch / "scheduler.log").read_text()
             time.sleep(0.05)
         started.address = found[1]

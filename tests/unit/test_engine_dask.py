@@ -12,9 +12,13 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed.case import KEY_FILE, OUTCOME_FILE, STREAM_FILE, Ended, read_run
 from testbed.digest import of
@@ -324,6 +328,47 @@ def test_what_is_no_evidence_is_not_believed(
         bench.execute(SPECS[0], fakes.good)
     assert why in caught.value.message
     assert not bench.directory(SPECS[0]).exists()
+
+
+def certificate(place: Path) -> dict[str, str]:
+    """A certificate that signs itself, for all: the files of `--tls-ca-file`, `--tls-cert` and `--tls-key`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "testbed")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (place / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    encoding, shape = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (place / "key.pem").write_bytes(key.private_bytes(encoding, shape, serialization.NoEncryption()))
+    cert = str(place / "cert.pem")
+    return {"ca-file": cert, "cert": cert, "key": str(place / "key.pem")}
+
+
+def test_a_cluster_behind_tls_lets_in_who_has_the_certificate(tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    words = [word for name, file in files.items() for word in (f"--tls-{name}", file)]
+    with fakes.cluster(tmp_path / "cluster", "--protocol", "tls", *words) as found:
+        found.add_worker()
+        found.wait_for_workers(1)
+        script = "import sys; from testbed.engine.dask import Cluster\n"
+        script += "with Cluster.connect(sys.argv[1], print) as cluster: print(cluster.slots())"
+        environment = {
+            **os.environ,
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": files["ca-file"],
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": files["cert"],
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": files["key"],
+            "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        }
+        command = [sys.executable, "-c", script, found.address]
+        inside = subprocess.run(command, env=environment, cwd=fakes.ROOT, capture_output=True, text=True, check=False)
+        assert inside.stdout == "2\n", inside.stderr
+        outside = subprocess.run(command, cwd=fakes.ROOT, capture_output=True, text=True, check=False)
+        assert "HostError: no scheduler answers at tls://" in outside.stderr
 
 
 def test_old_inputs_make_room(tmp_path: Path) -> None:
