@@ -128,6 +128,21 @@ def test_a_repetition_is_really_run_and_confirms_the_entry(bench: Bench) -> None
     assert bench.inner.runs == [SPEC.number, 9]
 
 
+def test_a_repetition_that_ran_beside_its_run_confirms_the_entry(bench: Bench) -> None:
+    repeat = SPEC.model_copy(update={"number": 9, "repeats": SPEC.number})
+    real = bench.inner.execute
+
+    def beside(spec: RunSpec, directory: Path, stop: threading.Event, line: Callable[[str], None]) -> Executed | None:
+        if spec.repeats is not None and len(bench.inner.runs) == 0:
+            bench.execute(SPEC)
+        return real(spec, directory, stop, line)
+
+    bench.inner.execute = beside  # type: ignore[method-assign]  # the other guest, on another thread
+    assert bench.execute(repeat)[0] == Executed()
+    assert bench.inner.runs == [SPEC.number, 9]
+    assert bench.execute(repeat)[0] == Executed(cached=True, confirmed=True)
+
+
 def test_a_repetition_with_another_digest_is_told_and_nothing_stays_in_the_cache(bench: Bench) -> None:
     bench.execute(SPEC)
     bench.inner.digest = "d2"
