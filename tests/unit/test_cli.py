@@ -12,6 +12,8 @@ from testbed import cases
 from testbed.cli import main
 from testbed.errors import ExitCode
 
+CLUSTER = ("--engine", "dask", "--scheduler", "tcp://here:8786")
+
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = main(words)
@@ -38,6 +40,12 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["lint", "a.bpf.c", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
         (["lint", "--", "scx_simple"], "the following arguments are required: CANDIDATE"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["run", "a.bpf.c", "--engine", "dask"], "`--engine dask` needs `--scheduler ADDRESS`"),
+        (["gate", "--scheduler", "tcp://here:8786"], "`--scheduler` is for `--engine dask`"),
+        (["corpus", "--engine", "slurm"], "argument --engine: invalid choice: 'slurm'"),
+        (["nightly", "--engine", "dask"], "`--engine dask` needs `--scheduler ADDRESS`"),
+        (["run", "a.bpf.c", *CLUSTER, "--clock", "live"], "`--clock live` can't run on a cluster"),
+        (["gate", *CLUSTER, "--clock", "both"], "`--clock both` can't run on a cluster"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(

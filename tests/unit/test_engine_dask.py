@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed.case import KEY_FILE, OUTCOME_FILE, STREAM_FILE, Ended, read_run
+from testbed.cli import engines as engines_options
+from testbed.cli.parser import Options
 from testbed.digest import of
 from testbed.engine import Executed
 from testbed.engine import dask as engines
@@ -385,3 +387,20 @@ def test_old_inputs_make_room(tmp_path: Path) -> None:
 def test_a_live_run_is_not_for_a_cluster(bench: Bench) -> None:
     with pytest.raises(Bug, match="by the clock `live` on a cluster"):
         bench.execute(SPECS[0].model_copy(update={"clock": Clock.LIVE}), fakes.good)
+
+
+def test_without_dask_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "testbed.engine.dask")
+    monkeypatch.delitem(sys.modules, "testbed.engine.worker")
+    options = Options(engine="dask", scheduler="tcp://here:8786", program=None)
+    with pytest.raises(UsageError, match="not installed") as caught, engines_options.cluster(options, lambda _: None):
+        pass
+    assert caught.value.hint == "pip install 'testbed[dask]'"
+
+
+def test_jobs_are_what_fits_unless_they_are_given(bench: Bench) -> None:
+    options = Options(engine="dask", scheduler=bench.cluster.address, program=None, jobs=None)
+    assert engines_options.jobs(options, bench.cluster) == bench.cluster.slots() == 4
+    options.jobs = 3
+    assert engines_options.jobs(options, bench.cluster) == 3
