@@ -52,10 +52,8 @@ int hands_start(void)
 	return -pthread_create(&t, &a, loop, NULL);
 }
 
-int hands_call(int (*fn)(void *), void *arg, uint64_t end, void (*meanwhile)(void), int *result)
+int hands_begin(int (*fn)(void *), void *arg)
 {
-	uint64_t next = now_ns() + 100 * NSEC_PER_MSEC;
-
 	if (atomic_load(&busy))
 		return -EBUSY;
 	atomic_store(&busy, true);
@@ -64,17 +62,13 @@ int hands_call(int (*fn)(void *), void *arg, uint64_t end, void (*meanwhile)(voi
 	call = fn;
 	pthread_cond_signal(&wanted);
 	pthread_mutex_unlock(&lock);
-	while (atomic_load(&busy)) {
-		uint64_t now = now_ns();
-
-		if (now > end)
-			return -ETIMEDOUT;
-		if (meanwhile && now > next) {
-			next = now + 100 * NSEC_PER_MSEC;
-			meanwhile();
-		}
-		sleep_until(now + NSEC_PER_MSEC);
-	}
-	*result = answer;
 	return 0;
+}
+
+bool hands_done(int *result)
+{
+	if (atomic_load(&busy))
+		return false;
+	*result = answer;
+	return true;
 }

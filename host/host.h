@@ -54,6 +54,7 @@
 #define MAX_PROGRAM (512 << 20)
 #define MAX_LIBRARIES 256
 #define MAX_OPTIONS 256
+#define PRIORITY 50		/* of the watcher, SCHED_FIFO */
 #define LIFELINE_NS (10 * NSEC_PER_SEC)
 
 enum exit_code { EXIT_FINE = 0, EXIT_REFUSED = 1, EXIT_WRONG_USE = 2, EXIT_HOST = 3 };
@@ -69,6 +70,7 @@ void wall_text(int64_t s, char out[32]);
 bool wall_parse(const char *text, int64_t *s);
 void hex(const uint8_t *in, size_t n, char *out);
 bool is_hex(const char *text, size_t n);
+int set_fifo(int prio);	/* 0: an ordinary task */
 void sha256_text(const void *data, size_t n, char out[HEX]);
 /* At most `limit` bytes of a regular file, with a NUL behind them; NULL with errno set. EFBIG: it is longer. */
 char *read_whole(int dirfd, const char *path, size_t limit, size_t *n);
@@ -198,7 +200,8 @@ struct kernel_words {
 void kmsg_open(void);
 int kmsg_fd(void);
 void kmsg_drain(void);
-void kmsg_reset(void);
+/* `all`: the last words too */
+void kmsg_reset(bool all);
 struct kernel_words *kmsg_words(void);
 /* The last words, for the evidence. */
 size_t kmsg_tail(const char **text);
@@ -209,7 +212,7 @@ struct attach {
 	bool ok;
 	const char *stage;
 	int err;
-	char detail[1024];
+	char detail[1400];
 	char ops[128];
 	uint64_t enable_seq;
 	uint32_t timeout_ms;
@@ -226,6 +229,13 @@ int object_detach(void *unused);
 int object_close(void *unused);
 size_t loader_log(const char **text);
 
+/* ---- spawn.c: what is not ours ---- */
+void spawn_init(void);
+uid_t spawn_uid(void);
+gid_t spawn_gid(void);
+/* pid or -errno; `out` is its stdout and stderr, `cgroup` a cgroup.procs to enter */
+pid_t spawn(const char *path, char **argv, const int *caps, int ncaps, int out, const char *cgroup);
+
 /* ---- program.c: candidates that are a program ---- */
 int program_start(struct attach *a);
 bool program_running(void);
@@ -233,49 +243,67 @@ bool program_gone(void);
 void program_end_text(char *to, size_t n);
 void program_signal(int sig);
 void program_kill_all(void);
-int program_fd(void);
+void program_forget(void);
 void program_drain(void);
 uint64_t program_lines(void);
 size_t program_tail(const char **text);
-int candidate_user(uid_t *uid, gid_t *gid);
 
 /* ---- hands.c: calls that may not return ---- */
 int hands_start(void);
-/* 0: done, -ETIMEDOUT: has not returned, -EBUSY: an earlier one has not. */
-int hands_call(int (*fn)(void *), void *arg, uint64_t end, void (*meanwhile)(void), int *result);
+/* 0 or -EBUSY: an earlier one has not returned */
+int hands_begin(int (*fn)(void *), void *arg);
+bool hands_done(int *result);
+
+/* ---- scribe.c: writes that may take long ---- */
+int scribe_start(void);
+void scribe_audit(const char *what, json *fields);
+void scribe_record(const char *path, const struct record *r);
+int scribe_failed(void);
+bool scribe_flush(uint64_t ms);
 
 /* ---- probe.c: an ordinary thread on each CPU that wants to run now and then ---- */
 int probes_start(bool partial);
-/* Longest wait since the last call, and that of whoever waits now. */
+/* Longest wait since the last call, or that of whoever waits now. */
 uint64_t probes_wait(int *cpu);
 void probes_stop(void);
 
 /* ---- health.c: the user's own check ---- */
-void health_init(void);
+const char *health_init(void);
 /* NULL, or why it is unhealthy. */
 const char *health_look(uint64_t now);
+bool health_idle(void);
 void health_stop(void);
 
 /* ---- evidence.c ---- */
-void evidence_sample(const char *line, size_t n);
+void evidence_reset(void);
+void evidence_sample(json *sample);
 int evidence_write(const struct record *r, json *rollback, char *place, size_t n);
 void fingerprint(const char *code, const char *ops, const char *subject, char out[HEX]);
 
 /* ---- socket.c: watcher and followers ---- */
-int server_open(void);
-void server_fds(int *fds, int *n, int max);
-/* What clients say, told through these. */
+struct line_buffer { char text[16 << 10]; size_t n; };
 struct client_words { bool stop, lost; uint64_t beats; };
+int server_open(void);
 void server_look(struct client_words *w, json *(*status)(void));
-void server_send(json *line);
-void server_send_to_stoppers(json *line);
+void server_send(json *line, bool kept);
+void server_answer_stop(json *line);
 void server_close(void);
 int client_open(void);
-int client_ask(const char *word, json **answer, uint64_t patience_ms);
+json *client_line(int fd, struct line_buffer *b, uint64_t end, bool *closed);
+json *client_ask(const char *what, uint64_t patience_ms);
 int client_follow(void);
 
 /* ---- watch.c ---- */
 int watch(void);
-int take_back_orphan(struct record *r, const struct law *law);
+
+/* ---- promoter.c: the verbs that a promoter uses ---- */
+int verb_check(const char *id);
+int verb_start(const char *id);
+int verb_stop(void);
+int verb_status(void);
+int verb_history(void);
+int verb_forgive(const char *id);
+/* Against the kernel as it is now; one of ours that was kept is no other. */
+void check_scx(json *refusals, const struct record *ours);
 
 #endif

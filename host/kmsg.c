@@ -35,12 +35,17 @@ struct kernel_words *kmsg_words(void)
 	return &words;
 }
 
-void kmsg_reset(void)
+void kmsg_reset(bool all)
 {
+	uint64_t lines;
+
 	kmsg_drain();
+	lines = words.lines;
 	memset(&words, 0, sizeof(words));
+	words.lines = lines;
 	ops[0] = 0;
-	tail_n = 0;
+	if (all)
+		tail_n = 0;
 }
 
 size_t kmsg_tail(const char **text)

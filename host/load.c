@@ -8,7 +8,6 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -259,9 +258,8 @@ static void set_ops(struct attach *a, const struct btf *kernel)
 	}
 }
 
-int object_load(void *p)
+static int load(struct attach *a)
 {
-	struct attach *a = p;
 	struct btf *kernel;
 	int e;
 
@@ -292,6 +290,17 @@ int object_load(void *p)
 		return e;
 	}
 	return 0;
+}
+
+/* Nobody's scheduler is attached now, and the verifier at a real-time priority would be in everybody's way. */
+int object_load(void *p)
+{
+	int e;
+
+	set_fifo(0);
+	e = load(p);
+	set_fifo(PRIORITY);
+	return e;
 }
 
 int object_attach(void *p)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
+#include <sched.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -89,6 +89,14 @@ bool wall_parse(const char *p, int64_t *s)
 	tm.tm_sec = sec;
 	*s = (int64_t)timegm(&tm) - sign * (zh * 3600 + zm * 60);
 	return true;
+}
+
+int set_fifo(int prio)
+{
+	struct sched_param p = { .sched_priority = prio };
+
+	/* by the system call, since it is this thread that is meant */
+	return sched_setscheduler(0, prio ? SCHED_FIFO : SCHED_OTHER, &p) ? -errno : 0;
 }
 
 void hex(const uint8_t *in, size_t n, char *out)

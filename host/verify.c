@@ -533,7 +533,7 @@ static void check_scope(json *out, const struct bundle *b, const struct law *law
 		       "it was judged on tasks that ask for it only, and `%s` has a stage for all", law->name);
 }
 
-struct attempts { const char *subject; int used; };
+struct attempts { const char *subject; int used; bool open; };
 
 static void count(json *line, void *arg)
 {
@@ -543,17 +543,23 @@ static void count(json *line, void *arg)
 	if (!what || !subject || strcmp(subject, a->subject))
 		return;
 	/* Counted when it begins: an attempt that took the machine with it has no end in the log. */
-	if (!strcmp(what, "start"))
+	if (!strcmp(what, "start")) {
 		a->used++;
-	else if (!strcmp(what, "kept") || !strcmp(what, "stopped") || !strcmp(what, "not-started"))
-		a->used -= a->used > 0;
-	else if (!strcmp(what, "forgiven"))
+		a->open = true;
+	} else if (!strcmp(what, "kept") || !strcmp(what, "stopped") || !strcmp(what, "not-started")) {
+		a->used -= a->open;
+		a->open = false;
+	} else if (!strcmp(what, "rolled-back") || !strcmp(what, "not-back") || !strcmp(what, "lost")) {
+		a->open = false;
+	} else if (!strcmp(what, "forgiven")) {
 		a->used = 0;
+		a->open = false;
+	}
 }
 
 int attempts_used(const char *subject)
 {
-	struct attempts a = { subject, 0 };
+	struct attempts a = { subject, 0, false };
 	int torn, lines;
 
 	audit_walk(count, &a, &torn, &lines);
