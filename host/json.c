@@ -14,7 +14,8 @@ json *json_strict(const char *text, size_t n)
 	struct json_tokener *t;
 	json *o;
 
-	if (n > 512u << 20 || memchr(text, 0, n))
+	/* A NUL, also an escaped one, would end a name or a text early, so that two readers see two documents. */
+	if (n > 16 << 20 || memchr(text, 0, n) || memmem(text, n, "\\u0000", 6))
 		return NULL;
 	t = json_tokener_new_ex(DEPTH);
 	if (!t)
@@ -24,7 +25,9 @@ json *json_strict(const char *text, size_t n)
 	if (json_tokener_get_error(t) == json_tokener_success) {
 		size_t end = json_tokener_get_parse_end(t);
 
-		if (strspn(text + end, " \t\r\n") != n - end) {
+		while (end < n && strchr(" \t\r\n", text[end]))
+			end++;
+		if (end < n) {
 			json_object_put(o);
 			o = NULL;
 		}
@@ -131,8 +134,7 @@ static void put_string(struct text *t, const char *s, size_t n)
 		} else if (c == '"' || c == '\\') {
 			put_words(t, "\\%c", (int)c);
 		} else if (c < ' ' || c == 0x7f) {
-			/* Python leaves DEL as it is */
-			put_words(t, c == 0x7f ? "%c" : "\\u%04x", c);
+			put_words(t, "\\u%04x", c);
 		} else {
 			put(t, (const char *)p - 1, 1);
 		}
