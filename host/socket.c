@@ -243,6 +243,7 @@ json *client_line(int fd, struct line_buffer *b, uint64_t end, bool *closed)
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		uint64_t now = now_ns();
 		ssize_t r;
+		int ready;
 
 		if (stop) {
 			json *o = json_strict(b->text, (size_t)(stop - b->text));
@@ -255,9 +256,10 @@ json *client_line(int fd, struct line_buffer *b, uint64_t end, bool *closed)
 		}
 		if (b->n == sizeof(b->text))
 			b->n = 0;	/* no line of ours */
-		if (now >= end)
+		ready = poll(&p, 1, end > now ? (int)((end - now) / NSEC_PER_MSEC) + 1 : 0);
+		if (ready <= 0 && now >= end)
 			return NULL;
-		if (poll(&p, 1, (int)((end - now) / NSEC_PER_MSEC) + 1) <= 0)
+		if (ready <= 0)
 			continue;
 		r = recv(fd, b->text + b->n, sizeof(b->text) - b->n, 0);
 		if (r <= 0) {
@@ -315,18 +317,12 @@ int client_follow(void)
 		}
 		if (!p[0].revents)
 			continue;
-		while (!ended && (o = client_line(fd, &b, now_ns(), &closed))) {
+		while (!ended && (o = client_line(fd, &b, 0, &closed))) {
 			const char *event = json_text(o, "event");
 
 			kept = event && !strcmp(event, "kept");
 			ended = kept || (event && !strcmp(event, "done"));
 			json_print(o);
-		}
-		if (!ended) {
-			char c;
-
-			/* nothing whole has come: is the watcher still there? */
-			closed = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 		}
 		if (closed)
 			break;

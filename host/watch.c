@@ -223,11 +223,12 @@ static void look_at_clients(void)
 
 static void look(void)
 {
-	uint64_t now = now_ns();
 	const char *unhealthy;
+	uint64_t now;
 	int e;
 
 	look_at_clients();
+	now = now_ns();	/* after the last heartbeat */
 	look_at_kernel();
 	look_at_program();
 	look_at_waits();
