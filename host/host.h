@@ -299,6 +299,7 @@ int watch(void);
 /* ---- promoter.c: the verbs that a promoter uses ---- */
 int verb_check(const char *id);
 int verb_start(const char *id);
+int verb_follow(void);
 int verb_stop(void);
 int verb_status(void);
 int verb_history(void);

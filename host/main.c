@@ -23,15 +23,6 @@ static int verb_stage(const char *from)
 	return EXIT_FINE;
 }
 
-static int verb_follow(void)
-{
-	int e = client_follow();
-
-	if (e < 0)
-		fail(EXIT_HOST, "no-watcher", "testbed-host status", "there is no watcher to follow: %s", strerror(-e));
-	return e ? EXIT_REFUSED : EXIT_FINE;
-}
-
 static const struct verb {
 	const char *name, *operand;
 	bool root;

@@ -11,6 +11,7 @@
 
 #define UNIT "testbed-host.service"
 #define APPEAR (10 * NSEC_PER_SEC)	/* for the watcher to be there */
+#define STOP_PATIENCE_MS 90000	/* the watcher tries for a minute */
 #define ATTACHED (180 * NSEC_PER_SEC)	/* for the scheduler to be attached: checks, load and attach have their own limits */
 
 static bool is_active(const struct record *r)
@@ -298,7 +299,7 @@ int verb_start(const char *id)
 		fail(EXIT_HOST, e == -ENOSPC || e == -EDQUOT ? "disk-full" : "io", "free space on the file system of " STATE_DIR,
 		     "no room to write what may happen: %s", strerror(-e));
 	if (ours && watcher_alive()) {
-		json *answer = client_ask("stop", law.detach_ms + 20000);
+		json *answer = client_ask("stop", STOP_PATIENCE_MS);
 		bool back = json_object_get_boolean(json_get(answer, "stopped", json_type_boolean));
 
 		if (!back || !ended_by(now_ns() + APPEAR))
@@ -352,7 +353,7 @@ int verb_stop(void)
 	struct record r;
 
 	if (watcher_alive()) {
-		json *answer = client_ask("stop", 60000);
+		json *answer = client_ask("stop", STOP_PATIENCE_MS);
 		bool back = json_object_get_boolean(json_get(answer, "stopped", json_type_boolean));
 
 		if (!answer && !ended_by(now_ns() + NSEC_PER_SEC))
@@ -381,6 +382,30 @@ static void last_rollback(json *line, void *arg)
 		return;
 	json_object_put(*last);
 	*last = json_object_get(line);
+}
+
+/* What a follower that came too late would have heard: a scheduler may be gone before anybody else gets a CPU. */
+int verb_follow(void)
+{
+	struct record r;
+	json *last = NULL, *o;
+	int torn, lines, e = client_follow();
+
+	if (e >= 0)
+		return e ? EXIT_REFUSED : EXIT_FINE;
+	ended_by(now_ns() + NSEC_PER_SEC);
+	if (watcher_alive() || record_read(CURRENT_FILE, &r) || is_active(&r) || !same_boot(&r))
+		fail(EXIT_HOST, "no-watcher", "testbed-host status", "there is no watcher to follow: %s", strerror(-e));
+	audit_walk(last_rollback, &last, &torn, &lines);
+	if (last && !strcmp(json_text(last, "id") ?: "", r.id)) {
+		json_object_object_add(last, "event", json_object_new_string("rollback"));
+		json_print(json_object_get(last));
+	}
+	o = json_object_new_object();
+	json_put_text(o, "event", "done");
+	json_put_text(o, "outcome", r.phase);
+	json_print(o);
+	return EXIT_REFUSED;
 }
 
 int verb_status(void)

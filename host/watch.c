@@ -17,6 +17,7 @@
 #define TICK (100 * NSEC_PER_MSEC)
 #define LOAD_PATIENCE (60 * NSEC_PER_SEC)
 #define ATTACH_PATIENCE (30 * NSEC_PER_SEC)
+#define BACK_PATIENCE (60 * NSEC_PER_SEC)	/* far beyond any `limits.detach`, so that the log can tell how it ended */
 #define STORM_LINES 200		/* a second, of the kernel or of a program */
 #define STORM_TRACE 20000	/* a second, of bpf_printk */
 #define STORM_SECONDS 2
@@ -385,7 +386,7 @@ static bool is_ours(const struct scx_state *s)
  */
 static bool take_back(uint64_t from, const char **how, uint64_t *us)
 {
-	uint64_t allowed = law.detach_ms * NSEC_PER_MSEC, half = from + allowed / 2, end = from + allowed + 5 * NSEC_PER_SEC, pressed = 0;
+	uint64_t allowed = law.detach_ms * NSEC_PER_MSEC, half = from + allowed / 2, end = from + BACK_PATIENCE, pressed = 0;
 	struct scx_state s;
 	bool back, killed = false;
 
@@ -410,7 +411,7 @@ static bool take_back(uint64_t from, const char **how, uint64_t *us)
 			killed = true;
 			program_kill_all();
 		}
-		if (now > half && (!pressed || now > pressed + NSEC_PER_SEC)) {
+		if (now > half && (!pressed || now > pressed + 5 * NSEC_PER_SEC)) {
 			pressed = now;
 			*how = "sysrq";
 			scx_sysrq();
@@ -454,6 +455,7 @@ static json *way_back(json *o, bool back, uint64_t us, const char *how)
 	json_put_text(o, "reason", reason);
 	json_put_bool(o, "back", back);
 	json_put_u64(o, "back_us", us);
+	json_put_bool(o, "in_time", back && us <= law.detach_ms * 1000);
 	json_put_text(o, "how", how);
 	return o;
 }
