@@ -17,6 +17,7 @@
 #define TICK (100 * NSEC_PER_MSEC)
 #define LOAD_PATIENCE (60 * NSEC_PER_SEC)
 #define ATTACH_PATIENCE (30 * NSEC_PER_SEC)
+#define FRESH (3 * NSEC_PER_SEC)	/* a heartbeat is due every second */
 #define BACK_PATIENCE (60 * NSEC_PER_SEC)	/* far beyond any `limits.detach`, so that the log can tell how it ended */
 #define STORM_LINES 200		/* a second, of the kernel or of a program */
 #define STORM_TRACE 20000	/* a second, of bpf_printk */
@@ -694,7 +695,8 @@ static enum outcome run(bool with_stages, bool again)
 		look();
 		if (!limit.code && (words.stop || terminated))
 			return stop();
-		if (limit.code || !canary || now < stage_end)
+		/* The end of a stage needs the promoter's word too: one that is gone is noticed before anything is kept. */
+		if (limit.code || !canary || now < stage_end || now_ns() - last_beat > FRESH)
 			continue;
 		if (stage + 1 == law.nstages) {
 			keep();
