@@ -305,6 +305,6 @@ int verb_status(void);
 int verb_history(void);
 int verb_forgive(const char *id);
 /* Against the kernel as it is now; one of ours that was kept is no other. */
-void check_scx(json *refusals, const struct record *ours);
+void check_kernel_now(json *refusals, const struct record *ours);
 
 #endif

@@ -37,9 +37,10 @@ static bool is_mine(const struct scx_state *s, const struct record *r)
 	return is_enabled(s) && same_boot(r) && !strcmp(s->ops, r->ops) && s->enable_seq == r->enable_seq;
 }
 
-void check_scx(json *refusals, const struct record *ours)
+void check_kernel_now(json *refusals, const struct record *ours)
 {
 	struct scx_state s;
+	char text[256];
 
 	scx_read(&s);
 	if (!s.present)
@@ -47,6 +48,8 @@ void check_scx(json *refusals, const struct record *ours)
 	else if (is_enabled(&s) && !(ours && is_mine(&s, ours)))
 		refuse(refusals, "other-scheduler", "end it first; nobody's scheduler is replaced in silence",
 		       "another scheduler, `%s`, is %s here", s.ops, s.state);
+	if (read_word(PROC_DIR "/pressure/cpu", text, sizeof(text)) <= 0)
+		refuse(refusals, "no-pressure", "boot with psi=1", "this kernel does not measure pressure (PSI), so `limits.pressure` can't be watched");
 }
 
 static void open_or_fail(const char *id, struct bundle *b)
@@ -64,7 +67,7 @@ static json *document(const struct bundle *b, const struct law *law, const struc
 	json *o = json_object_new_object(), *attempts = json_object_new_object();
 	json *refusals = verify(b, law, told);
 
-	check_scx(refusals, ours);
+	check_kernel_now(refusals, ours);
 	*fine = !json_object_array_length(refusals);
 	json_put_bool(o, "ok", *fine);
 	json_put_text(o, "id", b->id);

@@ -165,7 +165,7 @@ static void look_at_waits(void)
 	if (wait > second.wait)
 		second.wait = wait;
 	if (wait > law.wait_ms * NSEC_PER_MSEC)
-		cross("wait", "a task waits for CPU %d since %llu ms, `limits.wait` is %llu ms", cpu, (unsigned long long)(wait / NSEC_PER_MSEC),
+		cross("wait", "a task has waited for CPU %d for %llu ms, `limits.wait` is %llu ms", cpu, (unsigned long long)(wait / NSEC_PER_MSEC),
 		      (unsigned long long)law.wait_ms);
 }
 
@@ -609,14 +609,18 @@ static const char *unfit(void)
 			 e == -ENOENT ? "not here" : "damaged");
 		return text;
 	}
+	copy_text(record.subject, sizeof(record.subject), bundle.subject);
 	refusals = verify(&bundle, &law, &told);
-	check_scx(refusals, NULL);
+	copy_text(record.case_id, sizeof(record.case_id), told.case_id);
+	check_kernel_now(refusals, NULL);
 	first = json_object_array_get_idx(refusals, 0);
 	if (first)
 		snprintf(text, sizeof(text), "%s: %.1000s", json_text(first, "code"), json_text(first, "message"));
 	json_object_put(refusals);
 	if (first)
 		return text;
+	if (kmsg_fd() < 0)
+		return "kernel-log: /dev/kmsg can't be read, so nobody would see what the kernel says";
 	sick = health_init();
 	end = now_ns() + 7 * NSEC_PER_SEC;
 	/* once before, so that a sick host is not taken for a bad scheduler */
@@ -780,19 +784,14 @@ int watch(void)
 	o = run(!resumes, false);
 	if ((o == ROLLED_BACK || o == NOT_STARTED) && !resumes && previous[0] && strcmp(previous, record.id)) {
 		struct record last = record;
-		struct bundle b;
 
 		bundle_close(&bundle);
-		if (!bundle_open(previous, &b)) {
-			copy_text(record.subject, sizeof(record.subject), b.subject);
-			bundle_close(&b);
-		}
 		copy_text(record.id, sizeof(record.id), previous);
-		record.case_id[0] = record.previous[0] = 0;
+		record.subject[0] = record.case_id[0] = record.previous[0] = 0;
 		done("rolled-back");
 		o = run(false, true);
 		if (o == NOT_STARTED)
-			record = last;
+			record_write(CURRENT_FILE, &last);	/* EEVDF it is, and why stands in the log */
 	}
 	return finish(o);
 }

@@ -72,6 +72,7 @@ class Host:
         for name in ("etc/testbed/trusted.d", "var/lib", "run", "proc/sys/kernel/random", "sys/kernel/sched_ext/root"):
             (self.root / name).mkdir(parents=True)
         self.write("proc/sys/kernel/random/boot_id", f"{BOOT}\n")
+        self.write("proc/pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
         self.scheduler("", 3)
         self.trust(SIGNER.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         self.policy(DEFAULT)
@@ -360,6 +361,9 @@ def test_nobody_elses_scheduler_is_replaced(host: Host, bpf_object: bytes, tmp_p
     assert host.codes(place) == {"other-scheduler"}
     shutil.rmtree(host.root / "sys/kernel/sched_ext")
     assert host.codes(place) == {"no-sched-ext"}
+    host.scheduler("", 4)
+    (host.root / "proc/pressure/cpu").unlink()
+    assert host.codes(place) == {"no-pressure"}
 
 
 def test_a_host_without_a_policy_or_with_one_that_others_can_write(
