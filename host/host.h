@@ -118,7 +118,6 @@ struct law {
 	bool persist;
 };
 void law_load(struct law *law);
-void law_free(struct law *law);
 
 /* ---- bundle.c: what was uploaded ---- */
 struct bundle {

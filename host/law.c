@@ -148,9 +148,3 @@ void law_load(struct law *law)
 	law->persist = json_object_get_boolean(child(law->policy, "persist", json_type_boolean));
 	check_demands(law);
 }
-
-void law_free(struct law *law)
-{
-	json_object_put(law->doc);
-	memset(law, 0, sizeof(*law));
-}

@@ -29,7 +29,7 @@ static struct law law;
 static struct record record;
 static struct bundle bundle;
 static struct attach attach;
-static bool attached, partial, canary, restored;
+static bool partial, canary, restored;
 static int stage;
 static uint64_t seq_before, stage_end, last_beat;
 static struct client_words words;
@@ -42,7 +42,7 @@ static struct {
 } limit;
 
 /* what the host was like before, and in the last second */
-static struct { double pressure; uint64_t available_kb, total_kb; } before;
+static struct { double pressure; uint64_t available_kb, total_kb, kernel_kb; } before;
 static struct {
 	uint64_t next, wait, late, lines, program_lines, trace_lines;
 	int storms;
@@ -124,6 +124,29 @@ static uint64_t meminfo(const char *name)
 	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
+/* What the kernel itself holds and can't give back, maps of BPF programs among it. */
+static uint64_t kernel_memory(void)
+{
+	return meminfo("SUnreclaim:") + meminfo("Percpu:") + meminfo("VmallocUsed:");
+}
+
+/*
+ * While it is a canary, minutes after the host was measured, whatever has changed is taken for its doing. What is kept runs for
+ * days, in which the host's own work comes and goes: then load is no reason, and memory only if it is the kernel that has it.
+ */
+static void look_at_host(double p, uint64_t available)
+{
+	uint64_t tenth = before.total_kb / 10;
+
+	if (canary && p > before.pressure + law.pressure)
+		cross("pressure", "some task waits for a CPU %.1f %% of the time (before: %.1f %%), `limits.pressure` is %.1f %% more", p,
+		      before.pressure, law.pressure);
+	if (available && available < tenth && available + tenth < before.available_kb &&
+	    (canary || kernel_memory() > before.kernel_kb + tenth))
+		cross("memory", "%llu of %llu MiB are available, %llu were before", (unsigned long long)available >> 10,
+		      (unsigned long long)before.total_kb >> 10, (unsigned long long)before.available_kb >> 10);
+}
+
 static void look_at_kernel(void)
 {
 	struct kernel_words *k;
@@ -187,12 +210,7 @@ static void each_second(uint64_t now)
 	uint64_t traced = trace > second.trace_lines ? trace - second.trace_lines : 0;
 	json *o = event("sample");
 
-	if (p > before.pressure + law.pressure)
-		cross("pressure", "some task waits for a CPU %.1f %% of the time (before: %.1f %%), `limits.pressure` is %.1f %% more", p,
-		      before.pressure, law.pressure);
-	if (available && available < before.total_kb / 10 && available + before.total_kb / 10 < before.available_kb)
-		cross("memory", "%llu of %llu MiB are available, %llu were before", (unsigned long long)available >> 10,
-		      (unsigned long long)before.total_kb >> 10, (unsigned long long)before.available_kb >> 10);
+	look_at_host(p, available);
 	look_at_storms(kernel, program, traced);
 	json_put_text(o, "stage", stage_name());
 	json_put_u64(o, "left_ms", canary && stage_end > now ? (stage_end - now) / NSEC_PER_MSEC : 0);
@@ -337,7 +355,6 @@ static bool attach_now(void)
 	kmsg_reset(false);
 	scx_read(&s);
 	seq_before = s.enable_seq;
-	attached = true;	/* from here on there may be something to take back */
 	e = probes_start(partial);
 	if (e) {
 		snprintf(attach.detail, sizeof(attach.detail), "the probes can't be started: %s", strerror(-e));
@@ -432,7 +449,6 @@ static bool take_back(uint64_t from, const char **how, uint64_t *us)
 	}
 	if (back)
 		probes_stop();
-	attached = false;
 	for (int i = 0; i < 100 && back && !kmsg_words()->left; i++) {
 		sleep_ms(2);
 		kmsg_drain();
@@ -559,7 +575,6 @@ static bool change_scope(bool to)
 		return true;
 	if (!take_back(now_ns(), &how, &us)) {
 		cross("not-back", "between two stages EEVDF was not back in time");
-		attached = true;
 		return false;
 	}
 	partial = to;
@@ -587,6 +602,7 @@ static void baseline(void)
 	before.pressure = pressure();
 	before.available_kb = meminfo("MemAvailable:");
 	before.total_kb = meminfo("MemTotal:");
+	before.kernel_kb = kernel_memory();
 	json_object_put(second.sample);
 	memset(&second, 0, sizeof(second));
 	second.lines = k->lines;
