@@ -56,7 +56,7 @@ json *host_facts(void)
 	json_put_text(scx, "state", s.state);
 	json_put_text(scx, "ops", s.ops);
 	json_put_u64(scx, "enable_seq", s.enable_seq);
-	json_put_u64(scx, "nr_rejected", s.rejected);
+	json_put_u64(scx, "nr_rejected", scx_rejected());
 	json_put_bool(scx, "ours", !record_read(CURRENT_FILE, &r) && s.ops[0] && !strcmp(r.boot, boot) && !strcmp(r.ops, s.ops) &&
 					   r.enable_seq == s.enable_seq);
 	file_sha256("/proc/self/exe", text);

@@ -183,8 +183,10 @@ json *host_facts(void);
 void btf_sha256(char out[HEX]);
 
 /* ---- scx.c: the kernel's own word ---- */
-struct scx_state { char state[32], ops[128]; uint64_t enable_seq, rejected; bool present, all; };
+struct scx_state { char state[32], ops[128]; uint64_t enable_seq; bool present; };
 void scx_read(struct scx_state *s);
+bool scx_takes_all(void);
+uint64_t scx_rejected(void);
 bool scx_disabled_by(uint64_t end);
 int scx_sysrq(void);
 

@@ -16,7 +16,7 @@
 #include "host.h"
 
 #define MAX_CPUS 1024
-#define PERIOD (20 * NSEC_PER_MSEC)
+#define PERIOD (50 * NSEC_PER_MSEC)
 #define STACK (64 << 10)
 #define SCHED_EXT 7
 

@@ -6,14 +6,22 @@
 
 #include "host.h"
 
+/* What is looked at ten times a second. */
 void scx_read(struct scx_state *s)
 {
-	memset(s, 0, sizeof(*s));
 	s->present = read_word(SCX_DIR "/state", s->state, sizeof(s->state)) > 0;
 	read_word(SCX_DIR "/root/ops", s->ops, sizeof(s->ops));
 	s->enable_seq = read_u64(SCX_DIR "/enable_seq", 0);
-	s->rejected = read_u64(SCX_DIR "/nr_rejected", 0);
-	s->all = read_u64(SCX_DIR "/switch_all", 0) == 1;
+}
+
+bool scx_takes_all(void)
+{
+	return read_u64(SCX_DIR "/switch_all", 0) == 1;
+}
+
+uint64_t scx_rejected(void)
+{
+	return read_u64(SCX_DIR "/nr_rejected", 0);
 }
 
 bool scx_disabled_by(uint64_t end)

@@ -4,6 +4,7 @@
  * It asks nothing of an ordinary task while the scheduler runs: no file is written, no lock is shared, no call is waited for.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -295,6 +296,7 @@ static bool confirm(uint64_t patience)
 	uint64_t end = now_ns() + patience, next = 0;
 	struct kernel_words *k = kmsg_words();
 	struct scx_state s;
+	bool all;
 
 	attach.stage = "enable";
 	for (;;) {
@@ -330,9 +332,10 @@ static bool confirm(uint64_t patience)
 		snprintf(attach.detail, sizeof(attach.detail), "`%s` is enabled, expected `%s`", s.ops, attach.ops);
 		return false;
 	}
-	if (s.all == partial) {
+	all = scx_takes_all();
+	if (all == partial) {
 		snprintf(attach.detail, sizeof(attach.detail), "it takes %s, expected the opposite",
-			 s.all ? "all tasks" : "only tasks that ask for it");
+			 all ? "all tasks" : "only tasks that ask for it");
 		return false;
 	}
 	copy_text(attach.ops, sizeof(attach.ops), s.ops);
@@ -793,6 +796,7 @@ int watch(void)
 		server_close();
 		return EXIT_FINE;
 	}
+	mallopt(M_ARENA_MAX, 1);	/* each arena would be 64 MiB of locked address space */
 	/* All memory there is and will be, then real time: from here on nothing ordinary is needed. */
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) || set_fifo(PRIORITY) || hands_start() || scribe_start())
 		fail(EXIT_HOST, "unit-failed", "the unit needs CAP_IPC_LOCK and CAP_SYS_NICE", "can't become a real-time task: %s", strerror(errno));
