@@ -79,7 +79,7 @@ bool wall_parse(const char *p, int64_t *s)
 	} else if (*p++ != 'Z') {
 		return false;
 	}
-	if (*p || month < 1 || month > 12 || day < 1 || day > 31 || h > 23 || m > 59 || sec > 60)
+	if (*p || month < 1 || month > 12 || day < 1 || day > 31 || h > 23 || m > 59 || sec > 59 || zh > 23 || zm > 59)
 		return false;
 	tm.tm_year = year - 1900;
 	tm.tm_mon = month - 1;
@@ -88,7 +88,7 @@ bool wall_parse(const char *p, int64_t *s)
 	tm.tm_min = m;
 	tm.tm_sec = sec;
 	*s = (int64_t)timegm(&tm) - sign * (zh * 3600 + zm * 60);
-	return true;
+	return tm.tm_mday == day;	/* timegm makes the 2nd of March of the 30th of February */
 }
 
 int set_fifo(int prio)

@@ -211,6 +211,32 @@ static bool is_texts(json *o)
 	return true;
 }
 
+static bool are_texts(json *o)
+{
+	if (!json_object_is_type(o, json_type_object))
+		return false;
+	json_object_object_foreach(o, key, value)
+	{
+		(void)key;
+		if (!json_text(value, NULL))
+			return false;
+	}
+	return true;
+}
+
+static bool are_clocks(json *o)
+{
+	if (!is_texts(o))
+		return false;
+	for (size_t i = 0; i < json_object_array_length(o); i++) {
+		const char *clock = json_object_get_string(json_object_array_get_idx(o, i));
+
+		if (strcmp(clock, "sim") && strcmp(clock, "live"))
+			return false;
+	}
+	return true;
+}
+
 static bool has_text(json *list, const char *text)
 {
 	for (size_t i = 0; i < json_object_array_length(list); i++)
@@ -225,15 +251,29 @@ static bool is_descriptor(json *o, bool annotated)
 	static const char *const without[] = { "name", "digest", NULL };
 	json *digest = json_get(o, "digest", json_type_object);
 
-	if (!json_only(o, annotated ? with : without) || !json_text(o, "name") || !digest || !json_object_object_length(digest))
+	if (!json_only(o, annotated ? with : without) || !json_text(o, "name") || !are_texts(digest) || !json_object_object_length(digest))
 		return false;
-	json_object_object_foreach(digest, key, value)
-	{
-		(void)key;
-		if (!json_text(value, NULL))
-			return false;
-	}
 	return !json_object_object_get_ex(o, "annotations", NULL) || json_get(o, "annotations", json_type_object);
+}
+
+/* What the verifier said of the candidate's BPF programs: no part of the manifest, so it is looked at here. */
+static bool is_programs(json *o)
+{
+	static const char *const fields[] = { "name", "section", "instructions", "verified_instructions", NULL };
+
+	if (!json_object_is_type(o, json_type_array))
+		return false;
+	for (size_t i = 0; i < json_object_array_length(o); i++) {
+		json *one = json_object_array_get_idx(o, i), *value;
+
+		if (!json_only(one, fields) || !json_text(one, "name") ||
+		    (json_object_object_get_ex(one, "section", &value) && !json_text(value, NULL)))
+			return false;
+		for (int k = 2; k < 4; k++)
+			if (json_object_object_get_ex(one, fields[k], &value) && value && !json_object_is_type(value, json_type_int))
+				return false;
+	}
+	return true;
 }
 
 struct statement {
@@ -248,7 +288,7 @@ static const char *parse_statement(const char *payload, size_t n, struct stateme
 	static const char *const ran[] = { "clocks", "seeds", "topologies", "digests", NULL };
 	static const char *const told[] = { "id", "benefit", "baseline", "not_checked", NULL };
 	static const char *const judged[] = { "version", "judge", "time", "self_signed", NULL };
-	json *predicate, *subjects, *passed, *found;
+	json *predicate, *subjects, *passed, *found = NULL;
 	const char *text;
 
 	memset(s, 0, sizeof(*s));
@@ -291,15 +331,18 @@ static const char *parse_statement(const char *payload, size_t n, struct stateme
 	s->ran = annotations(s->configuration, "runs");
 	if (!s->candidate || !s->kernel || !s->policy)
 		return "it does not name one candidate, one kernel and one policy";
+	if (json_object_object_get_ex(s->candidate, "programs", &found) && !is_programs(found))
+		return "`candidate` can't be read";
 	if (!json_only(s->judged, judged) || !json_text(s->judged, "version") || !json_text(s->judged, "time") ||
 	    !json_get(s->judged, "judge", json_type_int) || !json_get(s->judged, "self_signed", json_type_boolean))
 		return "`testbed` can't be read";
 	if (!json_only(s->told, told) || !json_text(s->told, "id") || !json_text(s->told, "benefit") || !json_text(s->told, "baseline") ||
 	    !is_texts(json_get(s->told, "not_checked", json_type_array)))
 		return "`verdict` can't be read";
-	if (!json_only(s->ran, ran) || !is_texts(json_get(s->ran, "clocks", json_type_array)) ||
+	if (!json_only(s->ran, ran) || !are_clocks(json_get(s->ran, "clocks", json_type_array)) ||
 	    !is_texts(json_get(s->ran, "topologies", json_type_array)) || !json_get(s->ran, "seeds", json_type_int) ||
-	    !json_get(s->ran, "digests", json_type_object))
+	    json_object_get_int64(json_get(s->ran, "seeds", json_type_int)) < 0 ||
+	    !are_texts(json_get(s->ran, "digests", json_type_object)))
 		return "`runs` can't be read";
 	return NULL;
 }

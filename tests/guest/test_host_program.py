@@ -662,6 +662,35 @@ def altered(document: Any, path: tuple[str | int, ...], value: Any, how: str) ->
     return document
 
 
+@pytest.mark.parametrize(
+    ("resource", "changes"),
+    [
+        ("candidate", {"programs": None}),
+        ("candidate", {"programs": {}}),
+        ("candidate", {"programs": [None]}),
+        ("candidate", {"programs": [{}]}),
+        ("candidate", {"programs": [{"name": 1}]}),
+        ("candidate", {"programs": [{"name": "", "x": 1}]}),
+        ("runs", {"digests": {"runs/000": None}}),
+        ("runs", {"clocks": ["sim", "lunar"]}),
+        ("runs", {"seeds": -1}),
+        ("testbed", {"time": "2026-02-30T12:00:00Z"}),
+        ("testbed", {"time": "2026-02-03T12:00:00"}),
+    ],
+)
+def test_what_no_policy_asks_for_must_be_right_all_the_same(
+    host: Host, bpf_object: bytes, tmp_path: Path, resource: str, changes: dict[str, object]
+) -> None:
+    document = json.loads(here(attested(candidate=facts(bpf_object), time=now(hours=1))).payload())
+    found = next(one for one in document["predicate"]["configuration"] if one["name"] == resource)
+    found["annotations"] |= changes
+    sealed = envelope.seal(json.dumps(document).encode(), SIGNER)
+    wanted = Wanted(DEFAULT, facts(bpf_object), os.uname().release)
+    assert {one.code for one in verify(sealed, [SIGNER.public], wanted)[1]} == {"not-a-test-result"}
+    place = bundle(tmp_path / "bundle", sealed, facts(bpf_object), {"candidate.bpf.o": bpf_object})
+    assert host.codes(place) == {"not-a-test-result"}
+
+
 @SLOW
 @given(data=st.data())
 def test_what_verify_refuses_the_host_refuses(
