@@ -401,7 +401,8 @@ int verb_follow(void)
 		fail(EXIT_HOST, "no-watcher", "testbed-host status", "there is no watcher to follow: %s", strerror(-e));
 	audit_walk(last_rollback, &last, &torn, &lines);
 	if (last && !strcmp(json_text(last, "id") ?: "", r.id)) {
-		json_object_object_add(last, "event", json_object_new_string("rollback"));
+		json_put_text(last, "event", "rollback");
+		json_put_bool(last, "logged", true);
 		json_print(json_object_get(last));
 	}
 	o = json_object_new_object();
