@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from testbed import image as images
 from testbed.build import Artifact, build, files_for_guest
 from testbed.candidate import read_candidate
 from testbed.image import Image
@@ -79,7 +80,11 @@ def lay_bundle(root: Path, name: str, artifact: Artifact, image: Image) -> None:
     document = json.loads(found.payload())
     about = next(one for one in document["predicate"]["configuration"] if one["name"] == "kernel")
     kernel = image.manifest.kernel
-    about["annotations"] = {"release": kernel.release, "version": kernel.version}
+    about["annotations"] = {
+        "release": kernel.release,
+        "version": kernel.version,
+        "btf_sha256": images.btf_sha256(image),
+    }
     sealed = envelope.seal(json.dumps(document).encode(), SIGNER)
     lay(root, f"bundles/{name}/attestation.json", sealed.model_dump_json())
     lay(root, f"bundles/{name}/manifest.json", statement.manifest(artifact.candidate))
