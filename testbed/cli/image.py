@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`testbed image build|list|export|import|kernel|schedulers|prune`."""
+"""`testbed image build|list|export|import|kernel|schedulers|hosts|prune`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def add(verbs: Verbs) -> None:
         actions, "schedulers", "build scx_* schedulers of the crates registry, an extra", make_schedulers
     )
     schedulers_.add_argument("-v", "--verbose", action="store_true", help="show what cargo says")
+    hosts_ = verb(actions, "hosts", "make the disk of guests that live long (`testbed shell`), an extra", make_hosts)
+    hosts_.add_argument("-v", "--verbose", action="store_true", help="show what Debian's tools say")
     prune_ = verb(actions, "prune", "remove build stages, and all images but the one that `run` would use", prune)
     prune_.add_argument("--everything", action="store_true", help="that one too")
 
@@ -82,6 +84,16 @@ def fetch_kernel(options: Options) -> int:
             made = kernels.fetch(options.version, listener).facts
             with_kernel(kernels.PREFIX + made.release)  # says what it lacks now, and not when somebody waits
     print(f"linux {made.release}, {made.version}: run on it by `--kernel {made.word}`")
+    return int(ExitCode.PASS)
+
+
+def make_hosts(options: Options) -> int:
+    """Make the disk of guests that live long."""
+    from testbed.image import hosts
+
+    with ExitStack() as stack:
+        made = hosts.build(listen((), options.verbose, stack))
+    print(f"disk {made.facts.disk_sha256[:16]}: {len(made.facts.packages)} packages, used by `testbed shell`")
     return int(ExitCode.PASS)
 
 

@@ -22,7 +22,7 @@ from testbed.errors import HostError, UsageError
 from testbed.image.cache import Cache, disk_errors, remove_tree, write_atomically
 from testbed.image.events import Reporter
 from testbed.image.model import FILES, KEY_FILES, TREES, Image, Manifest, Packages, pretty
-from testbed.image.recipe import KERNELS, SCHEDULERS, Sources
+from testbed.image.recipe import HOSTS, KERNELS, SCHEDULERS, Sources
 from testbed.image.tree import Entry, file_sha256, listing, parse_listing, scan
 from testbed.report.events import Listener, StageLine
 
@@ -316,13 +316,13 @@ class Pruned:
 
 
 def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda image_id: False) -> Pruned:
-    """Remove images and schedulers that this version does not use, what was made with them, stages and leftovers.
+    """Remove images and extras that this version does not use, what was made with them, stages and leftovers.
 
     Args:
         everything: those in use too, and kernels that were fetched.
         in_use: says of an id whether somebody still needs it.
     """
-    from testbed.image import schedulers
+    from testbed.image import hosts, schedulers
 
     cache = Cache.open()
     keep = None if everything else cache.read_key(Sources.load().key())
@@ -337,9 +337,10 @@ def prune(*, everything: bool = False, in_use: Callable[[str], bool] = lambda im
         for path in sorted(cache.parts.iterdir()):
             _remove(cache, path)
             parts.append(path.name)
-        for path in sorted((cache.root / SCHEDULERS).glob("*")):
-            if everything or path != schedulers.directory():
-                _remove(cache, path)
+        for extra, used in ((SCHEDULERS, schedulers.directory()), (HOSTS, hosts.directory())):
+            for path in sorted((cache.root / extra).glob("*")):
+                if everything or path != used:
+                    _remove(cache, path)
         for path in (cache.root / KERNELS).glob("*") if everything else ():
             _remove(cache, path)
         for key in cache.keys.iterdir():

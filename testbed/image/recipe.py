@@ -18,9 +18,10 @@ from testbed.image.tree import file_sha256
 #: Raised by hand whenever this package makes something else of the same inputs.
 FORMAT = 1
 
-#: Recipes of extras that no image is made of (`testbed.image.schedulers`, `testbed.image.kernels`).
+#: Extras that no image is made of: `testbed.image.schedulers`, `testbed.image.kernels`, `testbed.image.hosts`.
 SCHEDULERS = "schedulers"
 KERNELS = "kernels"
+HOSTS = "hosts"
 
 _IGNORED_SUFFIXES = (".md", ".pyc")
 
@@ -86,9 +87,8 @@ class Sources:
     def files(self) -> dict[str, str]:
         """Every file of the recipe that can change an image, with its hash; the lock is not among them."""
         files = self._directory_files(self.directory)
-        return {
-            name: digest for name, digest in files.items() if not name.startswith((f"{SCHEDULERS}/", f"{KERNELS}/"))
-        }
+        extras = tuple(f"{name}/" for name in (SCHEDULERS, KERNELS, HOSTS))
+        return {name: digest for name, digest in files.items() if not name.startswith(extras)}
 
     def _directory_files(self, directory: Path) -> dict[str, str]:
         return {

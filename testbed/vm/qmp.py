@@ -28,6 +28,22 @@ class MonitorLostError(HostError):
     """QEMU has gone, or does not talk any more; how it ended says more than this."""
 
 
+def connect_unix(directory: Path, name: str) -> socket.socket | None:
+    """A connection to a socket of QEMU's; None while it does not listen yet."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A socket's path has at most 107 bytes; by way of its directory's descriptor any will do.
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            connection.connect(f"/proc/self/fd/{folder}/{name}")
+        finally:
+            os.close(folder)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
 class Monitor:
     """One connection to a QMP socket. Losing it is not an error to a listener: QEMU ends when the guest does."""
 
@@ -43,16 +59,8 @@ class Monitor:
         """Try once to connect and negotiate; False while QEMU does not listen yet."""
         if self._socket is not None:
             return True
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # A socket's path has at most 107 bytes; by way of its directory's descriptor any will do.
-            folder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY)
-            try:
-                connection.connect(f"/proc/self/fd/{folder}/{self._name}")
-            finally:
-                os.close(folder)
-        except OSError:
-            connection.close()
+        connection = connect_unix(self._directory, self._name)
+        if connection is None:
             return False
         connection.setblocking(False)
         self._socket = connection
