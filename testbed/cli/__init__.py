@@ -15,6 +15,7 @@ from testbed.cli import (
     corpus,
     doctor,
     gate,
+    hosts,
     image,
     inspect,
     lint,
@@ -24,6 +25,7 @@ from testbed.cli import (
     replay,
     report,
     run,
+    shell,
 )
 from testbed.cli.parser import EXIT_CODES, Options, Parser, wants_json
 from testbed.errors import Bug, ExitCode, HostError, Interrupted, TestbedError, UsageError
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, program = _split(list(sys.argv[1:] if argv is None else argv))
     try:
         options = _parser().parse_args(words, namespace=Options(program=program))
-        if program is not None and options.verb not in ("run", "build"):
+        if program is not None and options.verb not in ("run", "build", "shell"):
             raise UsageError(f"`testbed {options.verb}` takes no program behind `--`")
         verb: Callable[[Options], int] = options.call
         return verb(options)
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...] | None]:
-    """Everything behind the first `--` is the candidate's program with its arguments."""
+    """Everything behind the first `--` is a program with its arguments: the candidate's, or one for a guest."""
     if "--" not in arguments:
         return arguments, None
     place = arguments.index("--")
@@ -95,6 +97,8 @@ def _parser() -> Parser:
         lint,
         inspect,
         promote,
+        hosts,
+        shell,
         image,
         doctor,
     ):
