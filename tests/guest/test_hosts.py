@@ -39,6 +39,7 @@ def machine(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     wire = Wire(guest)
     bench = Bench(image, guest, wire, tmp_path_factory.mktemp("bench"))
     try:
+        bench.run("true")  # it has booted
         key = bench.work / "attest.pub"
         code, told = bench.testbed(
             "host",
