@@ -145,6 +145,7 @@ bool manifest_parse(struct bundle *b);
 
 /* ---- verify.c: everything that speaks against a bundle ---- */
 struct told {
+	bool begun;		/* asked for by the watcher, whose attempt is in the log already */
 	char case_id[64];	/* of the verdict */
 	char kernel[128];
 	int64_t attested;
@@ -153,7 +154,8 @@ struct told {
 /* An array of {code, message, hint}; empty: nothing speaks against it. */
 json *verify(const struct bundle *b, const struct law *law, struct told *told);
 void refuse(json *list, const char *code, const char *hint, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-int attempts_used(const char *subject);
+/* own: the one that has begun is the asker's, and is not counted */
+int attempts_used(const char *subject, bool own);
 
 /* ---- audit.c: the log that is only ever appended to ---- */
 /* Takes the fields; 0 or -errno. */

@@ -79,7 +79,7 @@ static json *document(const struct bundle *b, const struct law *law, const struc
 	json_put_i64(o, "attested", told->attested);
 	json_put_text(o, "kernel", told->kernel);
 	json_put_text(o, "policy", law->name);
-	json_put_i64(attempts, "used", attempts_used(b->subject));
+	json_put_i64(attempts, "used", attempts_used(b->subject, false));
 	json_put_i64(attempts, "allowed", law->attempts);
 	json_object_object_add(o, "attempts", attempts);
 	json_object_object_add(o, "refusals", refusals);
@@ -475,7 +475,7 @@ int verb_status(void)
 	json_put_text(o, "holder", holder);
 	json_put_i64(o, "age_s", mine ? wall_s() - r.since : 0);
 	json_object_object_add(o, "live", live);
-	json_put_i64(o, "attempts", known ? attempts_used(r.subject) : 0);
+	json_put_i64(o, "attempts", known ? attempts_used(r.subject, false) : 0);
 	json_object_object_add(o, "last_rollback", last);
 	json_object_object_add(o, "discrepancies", wrong);
 	active = json_object_array_length(wrong);

@@ -601,13 +601,13 @@ static void count(json *line, void *arg)
 	}
 }
 
-int attempts_used(const char *subject)
+int attempts_used(const char *subject, bool own)
 {
 	struct attempts a = { subject, 0, false };
 	int torn, lines;
 
 	audit_walk(count, &a, &torn, &lines);
-	return a.used;
+	return a.used - (own && a.open);
 }
 
 json *verify(const struct bundle *b, const struct law *law, struct told *told)
@@ -645,7 +645,7 @@ json *verify(const struct bundle *b, const struct law *law, struct told *told)
 	check_demands(out, &s, law);
 	if (!json_object_array_length(out))
 		check_scope(out, b, law);	/* only bytes that were attested are given to a parser */
-	used = attempts_used(b->subject);
+	used = attempts_used(b->subject, told->begun);
 	if (used >= law->attempts)
 		refuse(out, "attempts-used-up", "look at the evidence, then as root: testbed-host forgive ID",
 		       "it was tried %d times here and did not last, `%s` allows %d", used, law->name, law->attempts);

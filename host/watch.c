@@ -617,7 +617,7 @@ static void baseline(void)
 static const char *unfit(void)
 {
 	static char text[1200];
-	struct told told = { 0 };
+	struct told told = { .begun = true };
 	uint64_t end;
 	const char *sick;
 	json *refusals, *first;
