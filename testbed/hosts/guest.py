@@ -42,8 +42,8 @@ PORTS = 4
 GREETING = b"testbed host\r\n"
 # Booting takes ten seconds on one emulated CPU that nobody else wants.
 BOOT_S = 240.0
-# How long sshd may take to greet after the guest is up; one that is in the middle of something has its port for itself.
-GREETING_S = 20.0
+# How long sshd may take to greet; then another port is tried. One that is let go just now may be without a voice.
+GREETING_S = 5.0
 LOGIN_S = 60.0
 KEEPALIVE_S = 2
 STOP_S = 60.0
@@ -144,7 +144,7 @@ class HostGuest:
         """Shut it down in order; after a minute, or when it can't be reached, switch it off."""
         with contextlib.suppress(HostError, paramiko.SSHException, OSError):
             if self.running:
-                transport = self.connect(wait_s=GREETING_S)
+                transport = self.connect(wait_s=LOGIN_S)
                 channel = transport.open_session()
                 channel.exec_command("systemctl poweroff")
                 self._ended(STOP_S)
