@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HOST_EXAMPLES = """\
   testbed host install root@web1 --trust attest.pub --policy default --promoter deploy
   testbed host install local --trust attest.pub --policy lab      this machine, as root or by `sudo -n`
+  testbed host kernel deploy@web1 --out web1-kernel               its kernel, for `testbed run --kernel web1-kernel`
   testbed host rules deploy                                       the sudo rules that a promoter needs
   testbed host remove root@web1                                   log and evidence stay; --everything
 """
@@ -75,6 +76,11 @@ def add(verbs: Verbs) -> None:
     remove_.add_argument("--everything", action="store_true", help="log and evidence too")
     _add_keys(remove_)
     add_json(remove_)
+    kernel_ = verb(actions, "kernel", "fetch a host's kernel, to judge schedulers on it", kernel)
+    kernel_.add_argument("host", metavar="HOST")
+    kernel_.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory; `run --kernel DIR`")
+    _add_keys(kernel_)
+    add_json(kernel_)
     rules_ = verb(actions, "rules", "print the sudo rules that a promoter needs", rules)
     rules_.add_argument("user", metavar="USER")
 
@@ -161,6 +167,24 @@ def remove(options: Options) -> int:
         _print_json({"schema": "testbed.removed/1", "host": options.host, "everything": options.everything})
         return int(ExitCode.PASS)
     print(f"removed    {options.host}{'' if options.everything else f' (log and evidence stay in {installs.STATE})'}")
+    return int(ExitCode.PASS)
+
+
+def kernel(options: Options) -> int:
+    """Fetch a host's kernel."""
+    from testbed.hosts import kernel as kernels
+    from testbed.hosts import reach
+    from testbed.image.recipe import Sources
+
+    recipe = Sources.load().recipe.kernel
+    with contextlib.closing(reach.reach(options.host, _keys(options))) as host:
+        found = kernels.fetch(host, (*recipe.modules, *recipe.optional_modules), options.out)
+    if options.json:
+        document = {"schema": "testbed.fetched-kernel/1", "host": options.host, "release": found.release}
+        _print_json({**document, "directory": str(options.out), "files": list(found.files), "bytes": found.size})
+        return int(ExitCode.PASS)
+    print(f"fetched    linux {found.release} of {options.host}: {len(found.files)} files, {found.size >> 20} MiB")
+    print(f"next       testbed run CANDIDATE --kernel {options.out}")
     return int(ExitCode.PASS)
 
 
