@@ -38,13 +38,13 @@ demo: setup
 	@ci/demo
 
 test: setup lint
-	@$(VENV)/bin/pytest -n $(JOBS) -m 'not slow'
+	@$(VENV)/bin/pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 test-all: setup lint
-	@$(VENV)/bin/pytest -n $(JOBS)
+	@$(VENV)/bin/pytest -n $(JOBS) --dist worksteal
 
 unit: $(VENV)/.installed
-	@$(VENV)/bin/pytest -n $(JOBS) -m 'not guest'
+	@$(VENV)/bin/pytest -n $(JOBS) --dist worksteal -m 'not guest'
 
 ci: setup lint unit
 

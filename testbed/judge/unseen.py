@@ -13,6 +13,21 @@ from testbed.spec import Clock, Role
 from testbed.status import Status
 from testbed.verdict import Figure, NotChecked, ScenarioResult
 
+CODES = (
+    "knows-the-guest",
+    "host-kernel",
+    "longer-runs",
+    "noisy-guardrail",
+    "nothing-ran",
+    "optional-scenario",
+    "other-interleavings",
+    "other-topologies",
+    "own-timeout",
+    "real-concurrency",
+    "real-speed",
+)
+"""All that is no failure mode (`modes.CODES`)."""
+
 _LOOKED = (Status.PASS, Status.FAIL, Status.DONE)
 """A scenario of such a status has been looked at to its end, or to the candidate's."""
 

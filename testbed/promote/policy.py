@@ -14,6 +14,7 @@ from pydantic import Field
 
 from testbed import policy as verdict_policies
 from testbed.errors import UsageError
+from testbed.judge import modes, unseen
 from testbed.policy import Reason
 from testbed.scenario import Name, data_directory
 from testbed.spec import Clock, Model
@@ -21,16 +22,6 @@ from testbed.topology import PRESETS
 from testbed.yamlfile import Document, DurationMs, did_you_mean, read
 
 SCHEMA = "testbed.promotion/1"
-UNCHECKED = (
-    "optional-scenario",
-    "real-concurrency",
-    "real-speed",
-    "other-topologies",
-    "longer-runs",
-    "other-interleavings",
-    "knows-the-guest",
-    "host-kernel",
-)
 
 
 class Accepted(Model):
@@ -184,6 +175,10 @@ def _mistakes(policy: PromotionPolicy) -> Iterator[tuple[tuple[str | int, ...], 
                 f"there is no verdict policy `{one.policy}`",
                 did_you_mean(one.policy, known),
             )
+    codes = {*unseen.CODES, *modes.CODES, modes.ANY_MODE}
+    for index, risk in enumerate(policy.risks):
+        if risk.code not in codes:
+            yield ("risks", index, "code"), f"no verdict has the risk `{risk.code}`", did_you_mean(risk.code, codes)
     for index, name in enumerate(policy.runs.topologies):
         if name not in PRESETS:
             yield ("runs", "topologies", index), f"there is no topology `{name}`", did_you_mean(name, PRESETS)

@@ -24,13 +24,16 @@ from testbed.candidate import Candidate, Kind, Library
 from testbed.cli import main
 from testbed.errors import HostError, ScenarioError, UsageError
 from testbed.image import Image
+from testbed.judge import judge, modes, unseen
 from testbed.promote import attest, envelope, policy, statement
 from testbed.promote.envelope import Envelope, Signer
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
 from testbed.promote.verify import Wanted, verify
+from testbed.scenario import data_directory
 from testbed.spec import Clock, sha256
 from testbed.topology import PRESETS
 from testbed.verdict import CandidateFacts
+from tests.unit.case_builder import build_golden
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 CANDIDATE = CandidateFacts(
@@ -381,3 +384,25 @@ def test_policy_check_looks_at_both_kinds(tmp_path: Path, capsys: pytest.Capture
     bad.write_text((folder / "promotion" / "lab.yaml").read_text().replace("attempts: 5", "attempts: 50"))
     assert main(["policy-check", files[0], str(bad)]) == 2
     assert "mine.yaml" in capsys.readouterr().err
+
+
+# --- what is not checked of a real pass ---------------------------------------------------------------------
+
+PASSED = ("good-stall", "good-starvation", "fifo-is-slower-and-passes", "uneven-queues-pass")
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_what_no_pass_can_have_looked_at_is_accepted_by_name(name: str, tmp_path: Path) -> None:
+    golden = Path(__file__).resolve().parents[1] / "golden" / "cases" / name
+    left = {one.code for one in judge(build_golden(golden, tmp_path / "case")).not_checked}
+    assert left <= {*unseen.CODES, *modes.CODES}
+    assert "own-timeout" in left, "an object's timeout is always another one in a guest"
+    for promotion in ("lab", "default"):
+        assert left - modes.CODES <= {risk.code for risk in policy.load(promotion).risks}, promotion
+
+
+def test_a_risk_that_no_verdict_has_is_a_mistake(tmp_path: Path) -> None:
+    text = (data_directory("policies") / "promotion" / "default.yaml").read_text()
+    with pytest.raises(ScenarioError, match="no verdict has the risk `own-timeuot`") as error:
+        policy.parse(text.replace("code: own-timeout", "code: own-timeuot").encode(), "mine.yaml")
+    assert "own-timeout" in error.value.hint
