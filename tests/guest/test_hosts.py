@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from testbed.hosts.guest import HostGuest
 from testbed.image import Image, hosts
-from tests.guest.conftest import ROOT
-from tests.guest.host_bench import Bench, Wire, kill, what
+from tests.guest.conftest import COMMAND, ROOT
+from tests.guest.host_bench import Bench, Wire, environment, kill, what
 
 BAD = ROOT / "bpf/bad"
 EEVDF = ("disabled", "")
@@ -349,3 +350,33 @@ def test_removing_leaves_the_log_and_nothing_else(bench: Bench) -> None:
     left = bench.run("find /usr/local /etc/systemd /etc/sudoers.d /etc/testbed -name '*testbed*' 2>/dev/null")
     assert left == ""
     assert "audit.jsonl" in bench.run("ls /var/lib/testbed")
+
+
+@pytest.mark.slow
+def test_from_a_source_to_a_host_with_nothing_but_the_commands(bench: Bench) -> None:
+    """What the tests above take for granted: the verdict is a real one, made again before it was signed."""
+    case, config = bench.work / "whole", bench.work / "config"
+    words = ["run", "bpf/good/global_fifo.bpf.c", "--policy", "quick", "--clock", "sim", "--out", str(case)]
+    for verb in (words, ["attest", str(case)]):
+        done = subprocess.run(
+            [*COMMAND, *verb],
+            capture_output=True,
+            cwd=ROOT,
+            env=environment() | {"XDG_CONFIG_HOME": str(config)},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    lab = bench.work / "lab.yaml"
+    lab.write_text((ROOT / "policies/promotion/lab.yaml").read_text().replace("duration: 60s", "duration: 3s"))
+    admin = ["host", "install", bench.host("root"), "--promoter", "promoter"]
+    key = config / "testbed/attest.pub"
+    assert bench.testbed(*admin, "--trust", key, "--policy", lab)[0] == 0
+    try:
+        code, told = bench.promote(case)
+        assert (code, told["outcome"]) == (0, "kept"), told
+        assert bench.state() == GOOD
+        assert bench.status()[1]["record"]["case"] == json.loads((case / "verdict.json").read_text())["id"]
+    finally:
+        bench.clear()
+        key = bench.work / "attest.pub"
+        assert bench.testbed(*admin, "--trust", key, "--policy", bench.policy_file())[0] == 0
