@@ -151,7 +151,7 @@ class ControlResult(Model):
     def __str__(self) -> str:
         if self.got == self.expected:
             return f"{self.name} {'passed' if self.got == 'pass' else 'was caught'}"
-        return f"{self.name}: expected {self.expected}, {f'got {self.got}' if self.got else 'did not run'}"
+        return f"{self.name}: expected {self.expected}, got {self.got}" if self.got else f"{self.name} did not run"
 
 
 class EvidenceRef(Model):
