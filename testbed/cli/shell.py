@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.cli.parser import Options, count, verb
-from testbed.cli.run import listen
+from testbed.cli.run import add_kernel, listen
 
 if TYPE_CHECKING:
     from testbed.cli.parser import Verbs
@@ -20,6 +20,7 @@ EXAMPLES = """\
   testbed shell                                    a root shell in a fresh guest, which is gone afterwards
   testbed shell -- cat /sys/kernel/sched_ext/state one command; the exit code is its own
   testbed shell --cpus 4 --memory 2048             a larger machine
+  testbed shell --kernel debian:6.17 -- uname -r   on another kernel, if it has NVMe and ext4 built in
 """
 
 
@@ -30,6 +31,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--user", choices=["root", "promoter"], default="root", help="default: root")
     parser.add_argument("--cpus", type=count(1, 64), default=2, metavar="N", help="vCPUs (default: 2)")
     parser.add_argument("--memory", type=count(256, 65536), default=512, metavar="MIB", help="default: 512")
+    add_kernel(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the stages")
 
 
@@ -43,7 +45,7 @@ def shell(options: Options) -> int:
 
     with ExitStack() as stack:
         listener = listen((), options.verbose, stack)
-        image, disk = images.ensure(listener), hosts.build(listener)
+        image, disk = images.with_kernel(options.kernel, listener), hosts.build(listener)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-shell-")))
         guest = HostGuest(image, disk, directory, machine=Topology(cpus=options.cpus, memory_mb=options.memory))
         stack.callback(guest.power_cut)

@@ -156,5 +156,6 @@ def test_only_a_guest_or_a_candidate_takes_a_program() -> None:
     from testbed.cli import _parser, _split
 
     assert _split(["shell", "--", "uname", "-r"]) == (["shell"], ("uname", "-r"))
+    assert _parser().parse_args(["shell", "--kernel", "debian:6.18"]).kernel == "debian:6.18"
     with pytest.raises(UsageError):
         _parser().parse_args(["shell", "--cpus", "0"])
