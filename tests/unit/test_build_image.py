@@ -56,10 +56,8 @@ def tools() -> Tools:
         return Tools(Path(named))
     from testbed import image
 
-    found = image.list_images()
-    if not found:
-        pytest.skip("no image in the cache: make setup")
-    return Tools(found[0].path)
+    # Never just any image of the cache: there may be one with an older kernel.
+    return Tools(image.ensure().path)
 
 
 def source(folder: Path, text: str, name: str = "x.bpf.c") -> str:
