@@ -103,7 +103,7 @@ def test_a_good_one_is_kept_and_taken_back_by_hand(bench: Bench) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param("shouts", (), 2, 100, {"log-storm"}, id="log-storm", marks=pytest.mark.slow),
-        pytest.param("writes_memoirs", (), 4, 100, {"memory"}, id="leak", marks=pytest.mark.slow),
+        pytest.param("writes_memoirs", (), 4, 100, {"memory", "wait"}, id="leak", marks=pytest.mark.slow),
     ],
 )
 def test_a_bad_one_is_taken_back(
