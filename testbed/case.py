@@ -71,6 +71,16 @@ def canonical_json(value: object) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
+def need_empty(directory: Path, option: str = "--out") -> None:
+    """See that a directory which an option names is empty, or not there yet.
+
+    Raises:
+        UsageError: there is something.
+    """
+    if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"`{option} {directory}` exists and is not an empty directory", hint="name a new one")
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or none: temporary name, sync, rename, sync of the folder."""
     raw = data.encode("utf-8") if isinstance(data, str) else data

@@ -404,7 +404,7 @@ class Scenario(Model):
 # --- loading -------------------------------------------------------------------------------------------------
 
 
-def data_directory(kind: Literal["scenarios", "policies", "vm_images", "bpf"]) -> Path:
+def data_directory(kind: Literal["scenarios", "policies", "vm_images", "bpf", "host"]) -> Path:
     """Where the files that travel with the package are: inside a wheel, or at the top of a clone."""
     package = Path(__file__).resolve().parent
     for folder in (package / "data" / kind, package.parent / kind):

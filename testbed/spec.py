@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +21,21 @@ def first_mistake(error: ValidationError, whole: str = "") -> tuple[str, str]:
     """The first thing that a model refused: its place, with dots (`whole` if it is in no field), and what is wrong."""
     first = error.errors(include_url=False)[0]
     return ".".join(str(part) for part in first["loc"]) or whole, first["msg"]
+
+
+def published_schema(model: type[BaseModel], title: str, description: str) -> dict[str, Any]:
+    """JSON Schema of a document as it is written."""
+    result: dict[str, Any] = model.model_json_schema(by_alias=True, mode="serialization")
+    return result | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": description,
+    }
+
+
+def schema_text_of(schema: dict[str, Any]) -> str:
+    """A published schema, byte for byte."""
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
 class Clock(StrEnum):

@@ -27,6 +27,7 @@ from testbed.case import (
     Case,
     CaseFile,
     LiveProbe,
+    need_empty,
     write_atomic,
     write_model,
 )
@@ -147,7 +148,7 @@ def check(request: Request) -> None:
     baseline.check(request.baseline)
     _schbench(request, demanded, scenarios)
     if request.out is not None:
-        _need_empty(request.out)
+        need_empty(request.out)
 
 
 def hold(request: Request, desk: Desk) -> Result:
@@ -439,7 +440,7 @@ def _make_case(request: Request, candidate: Candidate) -> Path:
     """An empty directory for the case; never one that holds something."""
     if request.out is not None:
         case = request.out
-        _need_empty(case)
+        need_empty(case)
         try:
             case.mkdir(parents=True, exist_ok=True)
         except (NotADirectoryError, PermissionError) as error:
@@ -457,17 +458,12 @@ def _make_case(request: Request, candidate: Candidate) -> Path:
     return case
 
 
-def _need_empty(directory: Path) -> None:
-    if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"`--out {directory}` exists and is not an empty directory", hint="name a new one")
-
-
 def build_only(candidate: str | tuple[str, ...], image: Image, out: Path | None, listener: Listener) -> Artifact:
     """`testbed build`: compile and look at what came out; nothing is run."""
     with ExitStack() as stack:
         directory = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-build-")))
         if out is not None:
-            _need_empty(out)
+            need_empty(out)
         return _build(_read(candidate, image), image, directory, listener, cached=False)
 
 

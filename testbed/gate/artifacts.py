@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import minimize
-from testbed.case import VERDICT_FILE, Case, canonical_json
-from testbed.errors import Interrupted, TestbedError, UsageError
+from testbed.case import VERDICT_FILE, Case, canonical_json, need_empty
+from testbed.errors import Interrupted, TestbedError
 from testbed.gate.document import Document, Entry
 from testbed.report import html
 from testbed.report.document import printed
@@ -77,8 +76,7 @@ def check(target: Path) -> None:
     Raises:
         UsageError: `target` holds something.
     """
-    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"`--artifacts {target}` exists and is not an empty directory", hint="name a new one")
+    need_empty(target, "--artifacts")
 
 
 def collect(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +15,7 @@ from testbed.errors import ExitCode, UsageError
 from testbed.report.document import printed
 from testbed.report.subject import Subject, roll_up
 from testbed.sources import read_bounded
-from testbed.spec import Model, first_mistake
+from testbed.spec import Model, first_mistake, published_schema, schema_text_of
 from testbed.verdict import ImageFacts, Outcome, PolicyFacts, Verdict
 
 SCHEMA = "testbed.gate/1"
@@ -267,13 +266,9 @@ def write(directory: Path, document: Document) -> None:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of the document."""
-    result: dict[str, Any] = Document.model_json_schema(by_alias=True, mode="serialization")
-    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    result["title"] = SCHEMA
-    result["description"] = "The whole answer of `testbed gate` and `testbed merge`."
-    return result
+    return published_schema(Document, SCHEMA, "The whole answer of `testbed gate` and `testbed merge`.")
 
 
 def schema_text() -> str:
     """The published schema, byte for byte."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    return schema_text_of(schema())

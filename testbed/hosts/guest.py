@@ -161,17 +161,6 @@ class HostGuest:
         if self._monitor is not None:
             self._monitor.close()
 
-    def reset(self) -> None:
-        """Press the reset button.
-
-        Raises:
-            HostError: QEMU is gone.
-        """
-        if self._monitor is None:
-            raise HostError("the guest was never started")
-        self._hang_up()
-        self._monitor.ask("system_reset")
-
     @property
     def running(self) -> bool:
         """QEMU is there."""

@@ -25,7 +25,6 @@ TRUSTED = f"{CONFIG}/trusted.d"
 STATE = "/var/lib/testbed"
 UNITS = "/etc/systemd/system"
 SUDOERS = "/etc/sudoers.d/testbed"
-CANDIDATE_USER = "testbed-candidate"
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _OWNED = ("-o", "root", "-g", "root")
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.errors import HostError, UsageError
+from testbed.case import need_empty
+from testbed.errors import HostError
 from testbed.hosts.reach import Reached
 
 PART = 8 << 20
@@ -53,8 +54,7 @@ def fetch(host: Reached, wanted: Sequence[str], out: Path) -> Fetched:
         UsageError: there is something in `out`.
         HostError: the host has no such file where distributions have it, or does not let us read it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"`--out {out}` exists and is not an empty directory", hint="name a new one")
+    need_empty(out)
     release = host.run(["uname", "-r"]).out.decode("ascii", "replace").strip()
     if _RELEASE.fullmatch(release) is None or ".." in release:
         raise HostError(f"`{host.name}` does not say which kernel it runs")

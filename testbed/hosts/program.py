@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import image as images
-from testbed.errors import Bug
 from testbed.image.build import Builder
 from testbed.image.cache import Cache
 from testbed.image.events import Reporter, Stage
@@ -17,6 +16,7 @@ from testbed.image.recipe import Sources
 from testbed.image.tree import file_sha256
 from testbed.report.events import Listener
 from testbed.sandbox import Bind, Limits, Sandbox
+from testbed.scenario import data_directory
 
 NAME = "testbed-host"
 UNIT = "testbed-host.service"
@@ -36,26 +36,13 @@ class Program:
         return file_sha256(self.program)
 
 
-def source_directory() -> Path:
-    """`host/` of the clone, or its copy in an installed package.
-
-    Raises:
-        Bug: neither is there.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "host", package / "data" / "host"):
-        if (folder / "build.sh").is_file():
-            return folder
-    raise Bug("the host's program (`host/`) is missing from this installation", hint="install testbed again")
-
-
 def build(listener: Listener) -> Program:
     """The program, built now if it is not in the cache.
 
     Raises:
         HostError: it can't be built here.
     """
-    folder = source_directory()
+    folder = data_directory("host")
     image = images.ensure(listener)
     compiler = image.manifest.components["builder"].sha256
 

@@ -206,12 +206,8 @@ class Builder:
 
     def _make_packages(self, out: Path, scratch: Path, stage: Stage) -> None:
         recipe, lock = self.sources.recipe, self.sources.lock
-        hooks = {
-            "sources.sh": (self.sources.directory / "sources.sh").read_text(),
-            "packages.sh": (self.sources.directory / "packages.sh").read_text(),
-            "preferences": debian.preferences(recipe.debian, lock),
-            "wanted": debian.wanted(recipe, lock),
-        }
+        folder = self.sources.directory
+        hooks = debian.hooks(folder, folder, debian.preferences(recipe.debian, lock), debian.wanted(recipe, lock))
         self.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
         found = debian.read_packages(recipe, out / "testbed")
         debian.check_downloads(found.downloaded, out / "testbed" / "debs")

@@ -221,6 +221,23 @@ def mmdebstrap_command(suite: str, install: Sequence[str], mirror: Mirror, scrip
     return [*command, suite, "-", *mirror.sources(suite)]
 
 
+def hooks(scripts: Path, packages: Path, preferred: str = "", wanted: str = "") -> dict[str, str]:
+    """The texts that mmdebstrap's hooks are made of, by the name that each has beside the others.
+
+    Args:
+        scripts: folder with `sources.sh`.
+        packages: folder with `packages.sh`.
+        preferred: of apt (`preferences`).
+        wanted: what packages.sh is asked for.
+    """
+    return {
+        "sources.sh": (scripts / "sources.sh").read_text(),
+        "packages.sh": (packages / "packages.sh").read_text(),
+        "preferences": preferred,
+        "wanted": wanted,
+    }
+
+
 def preferences(debian: DebianRecipe, lock: Packages | None) -> str:
     """apt's preferences: what comes from backports, and above it the locked versions if the mirror still has them."""
     text = [

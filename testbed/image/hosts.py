@@ -12,21 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from testbed.errors import Bug
 from testbed.image import debian
 from testbed.image.build import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.events import Reporter, Stage
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import HOSTS, Sources, recipe_directory
+from testbed.image.recipe import HOSTS, Sources, read_recipe, recipe_directory
 from testbed.image.tree import file_sha256, link_file, scan
 from testbed.report.events import Listener
 from testbed.sandbox import MOUNT_POINTS, Bind, Limits, Sandbox, probe
@@ -93,11 +91,7 @@ def load_recipe(folder: Path | None = None) -> HostsRecipe:
     Raises:
         Bug: it is ours, so it is our fault if it can't be read.
     """
-    file = (folder or recipe_directory() / HOSTS) / "hosts.toml"
-    try:
-        return HostsRecipe.model_validate(tomllib.loads(file.read_text()))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise Bug(f"the recipe `{file}` can't be read: {error}") from error
+    return read_recipe((folder or recipe_directory() / HOSTS) / "hosts.toml", HostsRecipe)
 
 
 def directory() -> Path | None:
@@ -177,12 +171,7 @@ class _Workshop:
 
     def _root(self, out: Path, scratch: Path, stage: Stage) -> None:
         recipe = self._recipe
-        hooks = {
-            "sources.sh": (self._folder / "sources.sh").read_text(),
-            "packages.sh": (self._folder / HOSTS / "packages.sh").read_text(),
-            "preferences": debian.preferences(recipe.debian, None),
-            "wanted": "",
-        }
+        hooks = debian.hooks(self._folder, self._folder / HOSTS, debian.preferences(recipe.debian, None))
         self._builder.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
 
     def _disk(self, root: Path, out: Path, scratch: Path, stage: Stage) -> None:

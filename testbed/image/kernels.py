@@ -173,12 +173,7 @@ def _download(sources: Sources, asked: str, builder: Builder, work: Path, stage:
     recipe, out, scratch, kernel = sources.recipe, work / "out", work / "scratch", work / "kernel"
     for folder in (out, scratch, kernel, kernel / "tree"):
         folder.mkdir()
-    hooks = {
-        "sources.sh": (sources.directory / "sources.sh").read_text(),
-        "packages.sh": (sources.directory / KERNELS / "packages.sh").read_text(),
-        "preferences": "",
-        "wanted": asked,
-    }
+    hooks = debian.hooks(sources.directory, sources.directory / KERNELS, wanted=asked)
     # apt alone, in a root that is thrown away; mmdebstrap wants the name of a package
     builder.make_root(recipe.debian.suite, ("ca-certificates",), hooks, out, scratch, stage)
     left = out / "testbed"

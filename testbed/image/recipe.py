@@ -8,12 +8,14 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from testbed.errors import Bug
 from testbed.image.model import Packages, Recipe, canonical
 from testbed.image.tree import file_sha256
+from testbed.spec import Model
 
 #: Raised by hand whenever this package makes something else of the same inputs.
 FORMAT = 1
@@ -24,6 +26,8 @@ KERNELS = "kernels"
 HOSTS = "hosts"
 
 _IGNORED_SUFFIXES = (".md", ".pyc")
+
+T = TypeVar("T", bound=Model)
 
 
 def recipe_directory() -> Path:
@@ -37,6 +41,18 @@ def recipe_directory() -> Path:
         if (directory / "image.toml").is_file():
             return directory
     raise Bug("the image recipes (`vm_images`) are missing from this installation", hint="install testbed again")
+
+
+def read_recipe(file: Path, kind: type[T]) -> T:
+    """A recipe's file.
+
+    Raises:
+        Bug: it is ours, so it is our fault if it can't be read.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(file.read_text()))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise Bug(f"the recipe `{file}` can't be read: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from testbed.errors import Bug, HostError
+from testbed.errors import HostError
 from testbed.image import debian
 from testbed.image.build import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.elf import Roots
 from testbed.image.events import Reporter, Stage
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import SCHEDULERS, Sources, recipe_directory
+from testbed.image.recipe import SCHEDULERS, Sources, read_recipe, recipe_directory
 from testbed.image.tree import file_sha256, link_file
 from testbed.report.events import Listener
 from testbed.sandbox import Bind, Limits, Sandbox, probe
@@ -95,11 +94,7 @@ def load_recipe(folder: Path | None = None) -> SchedulersRecipe:
     Raises:
         Bug: it is ours, so it is our fault if it can't be read.
     """
-    file = (folder or recipe_directory() / SCHEDULERS) / "schedulers.toml"
-    try:
-        return SchedulersRecipe.model_validate(tomllib.loads(file.read_text()))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise Bug(f"the recipe `{file}` can't be read: {error}") from error
+    return read_recipe((folder or recipe_directory() / SCHEDULERS) / "schedulers.toml", SchedulersRecipe)
 
 
 def directory() -> Path | None:
@@ -164,12 +159,7 @@ class _Workshop:
 
     def _make_root(self, out: Path, scratch: Path, stage: Stage) -> None:
         recipe = self._recipe
-        hooks = {
-            "sources.sh": (self._folder / "sources.sh").read_text(),
-            "packages.sh": (self._folder / SCHEDULERS / "packages.sh").read_text(),
-            "preferences": debian.preferences(recipe.debian, None),
-            "wanted": "",
-        }
+        hooks = debian.hooks(self._folder, self._folder / SCHEDULERS, debian.preferences(recipe.debian, None))
         self._builder.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
         for name in _ROAD:  # to mount the machine's own on
             (out / "builder" / name.lstrip("/")).touch()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from testbed.corpus import Result, Row, Table
 from testbed.errors import ExitCode
-from testbed.spec import Model
+from testbed.spec import Model, published_schema, schema_text_of
 
 SCHEMA = "testbed.nightly/1"
 FILE = "nightly.json"
@@ -149,16 +148,12 @@ class Document(Model):
 
 def schema() -> dict[str, Any]:
     """JSON Schema of the document."""
-    result: dict[str, Any] = Document.model_json_schema(by_alias=True, mode="serialization")
-    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    result["title"] = SCHEMA
-    result["description"] = "The whole answer of `testbed nightly`."
-    return result
+    return published_schema(Document, SCHEMA, "The whole answer of `testbed nightly`.")
 
 
 def schema_text() -> str:
     """The published schema, byte for byte."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    return schema_text_of(schema())
 
 
 def label(answer: Answer) -> str:

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from testbed.errors import TestbedError
+from testbed.spec import published_schema, schema_text_of
 from testbed.verdict import Verdict
 
 
@@ -38,10 +38,8 @@ def dump(verdict: PrintedVerdict) -> dict[str, Any]:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of `testbed.verdict/1`, for the file and for stdout."""
-    result: dict[str, Any] = PrintedVerdict.model_json_schema(by_alias=True, mode="serialization")
-    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    result["title"] = "testbed.verdict/1"
-    result["description"] = "The whole answer of `testbed run`. `case_dir` and `elapsed_s` are on stdout only."
+    told = "The whole answer of `testbed run`. `case_dir` and `elapsed_s` are on stdout only."
+    result = published_schema(PrintedVerdict, "testbed.verdict/1", told)
     optional = {"case_dir", "elapsed_s"}
     for key in optional:
         plain = next(one for one in result["properties"][key]["anyOf"] if one["type"] != "null")
@@ -52,7 +50,7 @@ def schema() -> dict[str, Any]:
 
 def schema_text() -> str:
     """The published schema, byte for byte."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    return schema_text_of(schema())
 
 
 def error_document(error: TestbedError) -> dict[str, Any]:
