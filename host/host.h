@@ -4,6 +4,7 @@
 #define TESTBED_HOST_H
 
 #include <json-c/json.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,6 +87,8 @@ bool owned_by_root(int fd);
 void copy_text(char *to, size_t size, const char *from);
 void boot_id(char out[40]);
 const char *who(void);
+/* An error or a refusal as every document tells it. */
+json *complaint(const char *code, const char *hint, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 /* Ends the program: {"error": …} on stdout. */
 void fail(enum exit_code code, const char *name, const char *hint, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 4, 5)));

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -305,19 +304,26 @@ const char *who(void)
 	return name;
 }
 
+json *complaint(const char *code, const char *hint, const char *fmt, va_list ap)
+{
+	json *one = json_object_new_object();
+	char message[1024];
+
+	vsnprintf(message, sizeof(message), fmt, ap);
+	json_put_text(one, "code", code);
+	json_put_text(one, "message", message);
+	json_put_text(one, "hint", hint);
+	return one;
+}
+
 void fail(enum exit_code code, const char *name, const char *hint, const char *fmt, ...)
 {
-	json *document = json_object_new_object(), *error = json_object_new_object();
-	char message[1024];
+	json *document = json_object_new_object();
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(message, sizeof(message), fmt, ap);
+	json_object_object_add(document, "error", complaint(name, hint, fmt, ap));
 	va_end(ap);
-	json_put_text(error, "code", name);
-	json_put_text(error, "message", message);
-	json_put_text(error, "hint", hint);
-	json_object_object_add(document, "error", error);
 	json_print(document);
 	exit(code);
 }

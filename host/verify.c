@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,17 +29,11 @@ struct key { uint8_t raw[RAW_KEY]; char id[HEX]; };
 
 void refuse(json *list, const char *code, const char *hint, const char *fmt, ...)
 {
-	json *one = json_object_new_object();
-	char message[1024];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(message, sizeof(message), fmt, ap);
+	json_object_array_add(list, complaint(code, hint, fmt, ap));
 	va_end(ap);
-	json_put_text(one, "code", code);
-	json_put_text(one, "message", message);
-	json_put_text(one, "hint", hint);
-	json_object_array_add(list, one);
 }
 
 /* ---- keys ---- */

@@ -42,24 +42,24 @@ def build(listener: Listener) -> Program:
     Raises:
         HostError: it can't be built here.
     """
-    folder = data_directory("host")
+    folder, runner = data_directory("host"), data_directory("vm_images") / "runner"
     image = images.ensure(listener)
     compiler = image.manifest.components["builder"].sha256
 
     def key() -> str:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = [*sorted(path for path in folder.iterdir() if path.is_file()), runner / "eu_search.c"]
         named = [(path.name, file_sha256(path)) for path in files]
         return hashlib.sha256(json.dumps([compiler, named]).encode()).hexdigest()[:32]
 
     def make(out: Path, scratch: Path, stage: Stage) -> None:
         sandbox = Sandbox(
             root=image.builder,
-            read_only=(Bind(folder, "/src"),),
+            read_only=(Bind(folder, "/src"), Bind(runner, "/work")),
             writable=(Bind(scratch, "/build"), Bind(out, "/out")),
             cwd="/build",
             limits=Limits(wall_s=_LIMIT_S),
         )
-        Builder.run(sandbox, ["sh", "/src/build.sh", "/src", "/out"], stage)
+        Builder.run(sandbox, ["sh", "/src/build.sh", "/src", "/out", "/work"], stage)
 
     cache = Cache.open()
     builder = Builder(Sources.load(), cache, Reporter(listener, cache.root / "logs" / f"{NAME}.log"))

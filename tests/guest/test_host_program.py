@@ -52,11 +52,11 @@ def built(image: Image, out: Path, root: str = "") -> Path:
     """The program, as `host/build.sh` makes it."""
     sandbox = Sandbox(
         root=image.builder,
-        read_only=(Bind(ROOT / "host", "/src"),),
+        read_only=(Bind(ROOT / "host", "/src"), Bind(ROOT / "vm_images/runner", "/work")),
         writable=(Bind(out, "/out"),),
         limits=Limits(wall_s=300),
     )
-    result = sandbox.run(["sh", "/src/build.sh", "/src", "/out", *([root] if root else [])], merge=True)
+    result = sandbox.run(["sh", "/src/build.sh", "/src", "/out", "/work", *([root] if root else [])], merge=True)
     assert result.ok, result.text
     return out / "testbed-host"
 
