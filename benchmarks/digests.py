@@ -8,7 +8,8 @@ Each group is a scenario, a machine, a candidate and a seed; the runs go round t
 there are cores (`--jobs`), beside as many spinning processes as `--load` says. Nothing is taken from the cache. One
 line for each group: runs, digests. Exits 1 if one group has more than one digest. A run whose guest was not ended by
 itself (somebody killed QEMU, the host was too slow) says nothing about repeatability and is counted apart, as lost.
-`--journal FILE` keeps what was found, and a second call goes on from there, also as another user or on another host.
+`--journal FILE` keeps what was found, by whom and on what system, and a second call goes on from there, also as another
+user or on another host; with `--runs 0` it only counts what several journals (`cat`) say together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -120,6 +122,7 @@ def main() -> int:
     parser.add_argument("--journal", type=Path, help="JSON lines: what was found, read first and added to")
     options = parser.parse_args()
     image = images.ensure()
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
     chosen = groups(options.only)
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     lost: list[str] = []
@@ -158,6 +161,7 @@ def main() -> int:
         def once(number: int) -> None:
             group = chosen[number % len(chosen)]
             directory = work / f"run-{number}" / "000"
+            begun = time.monotonic()
             engine.execute(specs[group], directory, threading.Event(), lambda line: None)
             outcome = read_model(directory / OUTCOME_FILE, GuestOutcome)
             shutil.rmtree(directory.parent)
@@ -168,7 +172,14 @@ def main() -> int:
                     return
                 seen[str(group)][found] += 1
                 if options.journal is not None:
-                    entry = {"image": image.id, "group": str(group), "digest": found, "user": os.geteuid()}
+                    entry = {
+                        "image": image.id,
+                        "group": str(group),
+                        "digest": found,
+                        "user": os.geteuid(),
+                        "system": system,
+                        "seconds": round(time.monotonic() - begun, 1),
+                    }
                     with options.journal.open("a") as journal:
                         journal.write(json.dumps(entry) + "\n")
                 print(f"\r{number + 1} of {options.runs}", end="", file=sys.stderr, flush=True)
