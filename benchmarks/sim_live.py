@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from testbed.scenario import data_directory
+from testbed.data import data_directory
 
 ROOT = Path(__file__).parent.parent
 TESTBED = str(ROOT / ".venv/bin/testbed")

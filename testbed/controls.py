@@ -15,9 +15,9 @@ from testbed.build import Artifact, build
 from testbed.build.cache import cached_build
 from testbed.candidate import read_candidate
 from testbed.case import Control
+from testbed.data import data_directory
 from testbed.image import Image
 from testbed.image.cache import Cache
-from testbed.scenario import data_directory
 from testbed.spec import Role, RunSpec
 
 SCENARIO = "first-look"

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from testbed.data import data_directory
 from testbed.errors import UsageError
-from testbed.scenario import Name, data_directory
+from testbed.scenario.model import Name
 from testbed.spec import Clock, Model, sha256
 from testbed.verdict import PolicyFacts
 from testbed.yamlfile import Document, DurationMs, did_you_mean, read

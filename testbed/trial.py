@@ -31,6 +31,7 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
+from testbed.data import data_directory
 from testbed.engine import Engine
 from testbed.engine.cached import CachedEngine, holds
 from testbed.engine.local import LocalEngine
@@ -337,7 +338,7 @@ def _demanded(
 
 def _scenarios(demanded: Policy) -> dict[str, tuple[Scenario, bytes]]:
     """The scenarios that a policy names, checked, with the bytes that go into the case."""
-    folder = scenario.data_directory("scenarios")
+    folder = data_directory("scenarios")
     found = {}
     for name in dict.fromkeys((*(demand.name for demand in demanded.scenarios), controls.SCENARIO)):
         file = folder / f"{name}.yaml"

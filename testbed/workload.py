@@ -26,15 +26,9 @@ from testbed.errors import UsageError
 from testbed.image import Image
 from testbed.image.tree import file_sha256
 from testbed.policy import Demand, Policy
-from testbed.scenario import (
-    PROGRAMS,
-    FigureSpec,
-    Reading,
-    Scenario,
-    mistakes,
-    named_topology,
-    step_limit_ms,
-)
+from testbed.scenario import Scenario, mistakes
+from testbed.scenario.job import step_limit_ms
+from testbed.scenario.model import PROGRAMS, FigureSpec, Reading, named_topology
 from testbed.sources import open_regular, printable
 from testbed.spec import Clock, Model, Topology, sha256
 from testbed.topology import PRESETS
@@ -143,7 +137,7 @@ def _words(folder: str, name: str, interpreter: str, shown: str) -> tuple[str, .
 
 
 class Metric(Model):
-    """One figure of a workload; see `Reading` and `FigureSpec` of testbed/scenario.py."""
+    """One figure of a workload; see `Reading` and `FigureSpec` of testbed/scenario/model.py."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")
     better: Literal["lower", "higher"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from testbed.cli.parser import Options, add_json, verb
 from testbed.cli.run import add_formats, print_verdict
+from testbed.data import data_directory
 from testbed.errors import ExitCode, UsageError
 from testbed.report import parse_formats
 
@@ -104,7 +105,7 @@ def scenarios(options: Options) -> int:
     if options.json:
         print(json.dumps([one.model_dump(mode="json", by_alias=True) for one in known.values()], indent=2))
     elif options.name is not None:
-        sys.stdout.write((scenario.data_directory("scenarios") / f"{options.name}.yaml").read_text("utf-8"))
+        sys.stdout.write((data_directory("scenarios") / f"{options.name}.yaml").read_text("utf-8"))
     else:
         for one in known.values():
             print(f"{one.name:18} {one.title}")

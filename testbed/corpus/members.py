@@ -16,11 +16,11 @@ from pydantic import Field, StringConstraints
 from testbed.corpus import header
 from testbed.corpus.classes import CLASSES
 from testbed.corpus.header import POLICIES, Header
+from testbed.data import data_directory
 from testbed.errors import HostError, UsageError
 from testbed.image import Image
 from testbed.judge.catalogue import ALL
 from testbed.sandbox import Bind, Limits, Sandbox
-from testbed.scenario import data_directory
 from testbed.sources import MAX_FILE, printable, read_bounded
 from testbed.spec import Model
 from testbed.verdict import Outcome

@@ -18,11 +18,11 @@ from testbed.corpus import document as documents
 from testbed.corpus.document import Asked, Document, Result, Row, conclude, judged
 from testbed.corpus.header import POLICIES, Header
 from testbed.corpus.members import Member, build_program
+from testbed.data import data_directory
 from testbed.errors import Interrupted, TestbedError, UsageError
 from testbed.image import Image, schedulers
 from testbed.plan import FIRST_SEED
 from testbed.report.events import Listener, StageEnded, StageStarted
-from testbed.scenario import data_directory
 from testbed.spec import Clock, Model, Topology, sha256
 from testbed.status import Status
 from testbed.topology import preset

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import image as images
+from testbed.data import data_directory
 from testbed.image.build import Builder
 from testbed.image.cache import Cache
 from testbed.image.events import Reporter, Stage
@@ -16,7 +17,6 @@ from testbed.image.recipe import Sources
 from testbed.image.tree import file_sha256
 from testbed.report.events import Listener
 from testbed.sandbox import Bind, Limits, Sandbox
-from testbed.scenario import data_directory
 
 NAME = "testbed-host"
 UNIT = "testbed-host.service"

@@ -19,12 +19,13 @@ from typing import IO, Literal
 
 from pydantic import Field
 
+from testbed.data import data_directory
 from testbed.image import debian
 from testbed.image.build import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.events import Reporter, Stage
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import HOSTS, Sources, read_recipe, recipe_directory
+from testbed.image.recipe import HOSTS, Sources, read_recipe
 from testbed.image.tree import file_sha256, link_file, scan
 from testbed.report.events import Listener
 from testbed.sandbox import MOUNT_POINTS, Bind, Limits, Sandbox, probe
@@ -91,12 +92,12 @@ def load_recipe(folder: Path | None = None) -> HostsRecipe:
     Raises:
         Bug: it is ours, so it is our fault if it can't be read.
     """
-    return read_recipe((folder or recipe_directory() / HOSTS) / "hosts.toml", HostsRecipe)
+    return read_recipe((folder or data_directory("vm_images") / HOSTS) / "hosts.toml", HostsRecipe)
 
 
 def directory() -> Path | None:
     """Where the disk of this version's recipe is; None if nobody has made it. Writes nothing."""
-    place = cache_root() / HOSTS / _key(recipe_directory())
+    place = cache_root() / HOSTS / _key(data_directory("vm_images"))
     return place if (place / _FACTS).is_file() else None
 
 
@@ -106,7 +107,7 @@ def build(listener: Listener) -> Made:
     Raises:
         HostError: it can't be made here, with the cure.
     """
-    folder = recipe_directory()
+    folder = data_directory("vm_images")
     cache = Cache.open()
     key = _key(folder)
     place = cache.root / HOSTS / key

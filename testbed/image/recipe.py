@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from testbed.data import data_directory
 from testbed.errors import Bug
 from testbed.image.model import Packages, Recipe, canonical
 from testbed.image.tree import file_sha256
@@ -28,19 +29,6 @@ HOSTS = "hosts"
 _IGNORED_SUFFIXES = (".md", ".pyc")
 
 T = TypeVar("T", bound=Model)
-
-
-def recipe_directory() -> Path:
-    """`vm_images/` of the clone, or its copy in an installed package.
-
-    Raises:
-        Bug: neither is there.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package.parent / "vm_images", package / "data" / "vm_images"):
-        if (directory / "image.toml").is_file():
-            return directory
-    raise Bug("the image recipes (`vm_images`) are missing from this installation", hint="install testbed again")
 
 
 def read_recipe(file: Path, kind: type[T]) -> T:
@@ -70,7 +58,7 @@ class Sources:
         Raises:
             Bug: they are ours, so it is our fault if they can't be read.
         """
-        directory = directory or recipe_directory()
+        directory = directory or data_directory("vm_images")
         try:
             recipe = Recipe.model_validate(tomllib.loads((directory / "image.toml").read_text()))
             place = directory / "lock.json"

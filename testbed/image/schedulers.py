@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from testbed.data import data_directory
 from testbed.errors import HostError
 from testbed.image import debian
 from testbed.image.build import Builder
@@ -28,7 +29,7 @@ from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.elf import Roots
 from testbed.image.events import Reporter, Stage
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import SCHEDULERS, Sources, read_recipe, recipe_directory
+from testbed.image.recipe import SCHEDULERS, Sources, read_recipe
 from testbed.image.tree import file_sha256, link_file
 from testbed.report.events import Listener
 from testbed.sandbox import Bind, Limits, Sandbox, probe
@@ -94,12 +95,12 @@ def load_recipe(folder: Path | None = None) -> SchedulersRecipe:
     Raises:
         Bug: it is ours, so it is our fault if it can't be read.
     """
-    return read_recipe((folder or recipe_directory() / SCHEDULERS) / "schedulers.toml", SchedulersRecipe)
+    return read_recipe((folder or data_directory("vm_images") / SCHEDULERS) / "schedulers.toml", SchedulersRecipe)
 
 
 def directory() -> Path | None:
     """Where the programs of this version's recipe are; None if nobody has built them. Writes nothing."""
-    place = cache_root() / SCHEDULERS / _key(recipe_directory())
+    place = cache_root() / SCHEDULERS / _key(data_directory("vm_images"))
     return place if (place / _FACTS).is_file() else None
 
 
@@ -109,7 +110,7 @@ def build(listener: Listener) -> Made:
     Raises:
         HostError: they can't be built here, with the cure.
     """
-    folder = recipe_directory()
+    folder = data_directory("vm_images")
     cache = Cache.open()
     key = _key(folder)
     place = cache.root / SCHEDULERS / key

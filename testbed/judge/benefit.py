@@ -12,7 +12,7 @@ from testbed.judge import noise
 from testbed.judge.view import Metric, View
 from testbed.judge.workloads import SHARE
 from testbed.policy import Policy
-from testbed.scenario import FigureSpec
+from testbed.scenario.model import FigureSpec
 from testbed.spec import Clock, RunSpec
 from testbed.stats import compare, needed_samples, share
 from testbed.verdict import Benefit, Figure, Finding

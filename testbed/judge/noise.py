@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
-from testbed.scenario import data_directory
+from testbed.data import data_directory
 from testbed.spec import Clock, Model, RunSpec
 from testbed.yamlfile import Document, read
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from testbed.case import Event
 from testbed.judge.view import View
-from testbed.scenario import FigureSpec
+from testbed.scenario.model import FigureSpec
 from testbed.verdict import EvidenceRef, Figure, Finding
 
 CUT_SHORT = "cut short"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from testbed.judge.view import Metric, View
-from testbed.scenario import Check
+from testbed.scenario.model import Check
 from testbed.verdict import Finding
 
 

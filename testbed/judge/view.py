@@ -13,7 +13,8 @@ from math import inf
 from testbed.case import CONSOLE_FILE, OUTCOME_FILE, STREAM_FILE, Event, RunEvidence, printable
 from testbed.judge import workloads
 from testbed.judge.catalogue import CODES
-from testbed.scenario import CLASSES, THROUGHPUT, FigureSpec, Job, Scenario, parse_job
+from testbed.scenario import Job, Scenario, parse_job
+from testbed.scenario.model import CLASSES, THROUGHPUT, FigureSpec
 from testbed.status import Status
 from testbed.verdict import EvidenceRef, Finding, Measurement
 

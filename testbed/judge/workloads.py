@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from testbed.scenario import Reading
+from testbed.scenario.model import Reading
 from testbed.verdict import Measurement
 
 _HACKBENCH = re.compile(r"^Time: (\d+(?:\.\d+)?)\s*$", re.MULTILINE)

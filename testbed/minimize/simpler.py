@@ -16,8 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from testbed.case import canonical_json
-from testbed.scenario import CandidateKind, Hold, Needs, Scenario, Start, Step, effective_timeout_ms, hold_ms, mistakes
+from testbed.scenario import CandidateKind, Scenario, effective_timeout_ms, hold_ms, mistakes
 from testbed.scenario import virtual_limit_ms as limit_ms
+from testbed.scenario.model import Hold, Needs, Start, Step
 from testbed.spec import Topology
 from testbed.yamlfile import plain, write
 

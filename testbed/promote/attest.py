@@ -28,7 +28,7 @@ from testbed.plan import Question, plan
 from testbed.promote import statement
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
 from testbed.report.events import Listener
-from testbed.scenario import PROGRAMS
+from testbed.scenario.model import PROGRAMS
 from testbed.spec import Clock, Role, RunSpec, sha256
 from testbed.status import Status
 from testbed.trial import archives, known_schedulers

@@ -8,8 +8,8 @@ an administrator made the document.
 from __future__ import annotations
 
 from testbed import policy as verdict_policies
-from testbed import scenario
 from testbed.case import canonical_json
+from testbed.data import data_directory
 from testbed.judge.modes import CODES
 from testbed.promote.policy import PromotionPolicy
 from testbed.spec import sha256
@@ -24,7 +24,7 @@ def document(policy: PromotionPolicy) -> bytes:
     Raises:
         UsageError: it accepts a verdict policy that is not installed here.
     """
-    folder = scenario.data_directory("scenarios")
+    folder = data_directory("scenarios")
     known = {}
     for accepted in policy.accepts:
         demanded, data = verdict_policies.load(accepted.policy)

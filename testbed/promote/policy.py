@@ -13,10 +13,11 @@ from typing import Literal
 from pydantic import Field
 
 from testbed import policy as verdict_policies
+from testbed.data import data_directory
 from testbed.errors import UsageError
 from testbed.judge import modes, unseen
 from testbed.policy import Reason
-from testbed.scenario import Name, data_directory
+from testbed.scenario.model import Name
 from testbed.spec import Clock, Model
 from testbed.topology import PRESETS
 from testbed.yamlfile import Document, DurationMs, did_you_mean, read

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from testbed import policy as verdict_policies
-from testbed import scenario
+from testbed.data import data_directory
 from testbed.errors import UsageError
 from testbed.judge.modes import ANY_MODE, CODES
 from testbed.promote import envelope, statement
@@ -182,7 +182,7 @@ def _verdict_policy(found: Statement, policy: PromotionPolicy) -> Iterator[Refus
             f"judged by another `{name}` than the one that is installed here",
             "the policies of the two testbeds differ; run the candidate again",
         )
-    installed = scenario.data_directory("scenarios")
+    installed = data_directory("scenarios")
     for one in dict.fromkeys(demand.name for demand in demanded.scenarios):
         if found.scenarios.get(one) != sha256((installed / f"{one}.yaml").read_bytes()):
             yield Refusal(

@@ -30,7 +30,8 @@ from testbed.image import Image
 from testbed.image.cache import Cache, disk_errors
 from testbed.report.events import Listener, StageEnded, StageLine, StageStarted
 from testbed.sandbox import Bind, Sandbox, kill_group
-from testbed.scenario import line, parse_job
+from testbed.scenario import parse_job
+from testbed.scenario.job import line
 from testbed.spec import Clock, Model, RunSpec, Topology, sha256
 from testbed.status import Status
 from testbed.vm import qemu

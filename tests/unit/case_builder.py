@@ -26,17 +26,9 @@ from testbed.case import (
     write_atomic,
     write_model,
 )
-from testbed.scenario import (
-    CLASSES,
-    GAP_KINDS,
-    PROGRAMS,
-    THROUGHPUT,
-    Scenario,
-    data_directory,
-    job_text,
-    load,
-    parse_job,
-)
+from testbed.data import data_directory
+from testbed.scenario import Scenario, job_text, load, parse_job
+from testbed.scenario.model import CLASSES, GAP_KINDS, PROGRAMS, THROUGHPUT
 from testbed.spec import Clock, Role, RunSpec, Topology, sha256
 from testbed.verdict import BaselineFacts, CandidateFacts, Finding, ImageFacts, KernelFacts, ToolFacts
 from testbed.yamlfile import plain, write

@@ -16,10 +16,11 @@ import paramiko
 import pytest
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
+from testbed.data import data_directory
 from testbed.errors import HostError, UsageError
 from testbed.hosts import session
 from testbed.image import hosts
-from testbed.image.recipe import Sources, recipe_directory
+from testbed.image.recipe import Sources
 
 WAIT_S = 20
 
@@ -114,7 +115,7 @@ def test_a_lost_connection_is_no_exit_status(keys: int) -> None:
 
 
 def test_its_disk_is_no_part_of_an_image(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(recipe_directory(), tmp_path / "vm_images"))
+    copy = Path(shutil.copytree(data_directory("vm_images"), tmp_path / "vm_images"))
     before, key = Sources.load(copy).key(), hosts._key(copy)
     unit = copy / "hosts/root/etc/systemd/system/host.target"
     unit.write_text(unit.read_text() + "# changed\n")
@@ -136,7 +137,7 @@ def test_owners_and_modes_that_an_extracted_root_has_lost_are_in_the_archive(tmp
     for name in ("tmp", "work"):
         (root / name).mkdir()
     archive = io.BytesIO()
-    hosts.write_tree(archive, root, recipe_directory() / "hosts/root", hosts.load_recipe())
+    hosts.write_tree(archive, root, data_directory("vm_images") / "hosts/root", hosts.load_recipe())
     archive.seek(0)
     with tarfile.open(fileobj=archive) as found:
         members = {member.name: member for member in found}

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from testbed import image as images
+from testbed.data import data_directory
 from testbed.errors import HostError, UsageError
 from testbed.image import Image, kernels
 from testbed.image.build import Builder
 from testbed.image.events import Stage
 from testbed.image.model import Derived
-from testbed.image.recipe import Sources, recipe_directory
+from testbed.image.recipe import Sources
 from tests.unit.kernel_maker import put
 from tests.unit.live_bench import fake_image
 
-SCRIPT = recipe_directory() / "kernels" / "packages.sh"
+SCRIPT = data_directory("vm_images") / "kernels" / "packages.sh"
 RELEASE = "6.17.13+deb13-cloud-amd64"
 
 

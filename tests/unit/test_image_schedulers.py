@@ -11,15 +11,16 @@ import pytest
 
 from testbed import image as images
 from testbed.candidate import read_candidate
+from testbed.data import data_directory
 from testbed.errors import HostError
 from testbed.image import schedulers
 from testbed.image.build import Builder
 from testbed.image.events import Stage
-from testbed.image.recipe import Sources, recipe_directory
+from testbed.image.recipe import Sources
 from testbed.image.schedulers import directory, load_recipe, road
 from testbed.sandbox import Sandbox
 
-FOLDER = recipe_directory() / "schedulers"
+FOLDER = data_directory("vm_images") / "schedulers"
 PROGRAM = Path("/usr/bin/true")
 
 
@@ -76,7 +77,7 @@ def test_the_recipe_pins_every_crate_and_names_no_host() -> None:
 
 
 def test_they_are_no_part_of_an_image(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(recipe_directory(), tmp_path / "vm_images"))
+    copy = Path(shutil.copytree(data_directory("vm_images"), tmp_path / "vm_images"))
     before, key = Sources.load(copy).key(), schedulers._key(copy)
     (copy / "schedulers/build.sh").write_text("other")
     assert Sources.load(copy).key() == before

@@ -23,7 +23,8 @@ from testbed.minimize.simpler import pinned, simplifications, size
 from testbed.plan import plan
 from testbed.promote.attest import Refused, attest
 from testbed.report import render
-from testbed.scenario import Reading, Scenario, job_text, parse, parse_job
+from testbed.scenario import Scenario, job_text, parse, parse_job
+from testbed.scenario.model import Reading
 from testbed.spec import Role, Topology
 from testbed.verdict import Outcome, Verdict
 from testbed.workload import OwnWorkload, files_of

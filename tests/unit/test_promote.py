@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed import policy as verdict_policies
-from testbed import scenario
 from testbed.build import Artifact, ArtifactFacts
 from testbed.candidate import Candidate, Kind, Library
 from testbed.cli import main
+from testbed.data import data_directory
 from testbed.errors import HostError, ScenarioError, UsageError
 from testbed.image import Image
 from testbed.judge import judge, modes, unseen
@@ -29,7 +29,6 @@ from testbed.promote import attest, envelope, policy, statement
 from testbed.promote.envelope import Envelope, Signer
 from testbed.promote.statement import Descriptor, Judged, Predicate, Ran, Statement, Told
 from testbed.promote.verify import Wanted, verify
-from testbed.scenario import data_directory
 from testbed.spec import Clock, sha256
 from testbed.topology import PRESETS
 from testbed.verdict import CandidateFacts
@@ -60,7 +59,7 @@ def attested(
 ) -> Statement:
     """A statement that satisfies `default`, but for the changes."""
     demanded, data = verdict_policies.load(policy_name)
-    folder = scenario.data_directory("scenarios")
+    folder = data_directory("scenarios")
     files = {one.name: sha256((folder / f"{one.name}.yaml").read_bytes()) for one in demanded.scenarios} | (
         scenarios or {}
     )
@@ -333,9 +332,9 @@ def test_the_other_kind_of_policy_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="`quick` is a verdict policy, expected a promotion policy"):
         policy.load("quick")
     with pytest.raises(ScenarioError, match="this is a `verdict` policy, expected `kind: promotion`"):
-        policy.load(str(scenario.data_directory("policies") / "verdict" / "quick.yaml"))
+        policy.load(str(data_directory("policies") / "verdict" / "quick.yaml"))
     with pytest.raises(ScenarioError, match="this is a `promotion` policy, expected `kind: verdict`"):
-        verdict_policies.load(str(scenario.data_directory("policies") / "promotion" / "lab.yaml"))
+        verdict_policies.load(str(data_directory("policies") / "promotion" / "lab.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -349,7 +348,7 @@ def test_the_other_kind_of_policy_is_a_usage_error() -> None:
     ],
 )
 def test_mistakes_of_an_author_are_pointed_at(old: str, new: str, message: str) -> None:
-    text = (scenario.data_directory("policies") / "promotion" / "default.yaml").read_text()
+    text = (data_directory("policies") / "promotion" / "default.yaml").read_text()
     assert old in text
     with pytest.raises(ScenarioError, match=message):
         policy.parse(text.replace(old, new, 1).encode(), "mine.yaml")
@@ -376,7 +375,7 @@ def test_verify_tells_a_person_and_a_program(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_policy_check_looks_at_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = scenario.data_directory("policies")
+    folder = data_directory("policies")
     files = [str(file) for file in sorted(folder.glob("*/*.yaml"))]
     assert main(["policy-check", *files]) == 0
     assert capsys.readouterr().out.count("ok  ") == len(files)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed import policy, scenario
+from testbed.data import data_directory
 from testbed.errors import ScenarioError, UsageError
-from testbed.scenario import decode_word, encode_word, job_text, parse_job
+from testbed.scenario import job_text, parse_job
+from testbed.scenario.job import decode_word, encode_word, line
 from tests.unit import case_builder  # noqa: F401 - its hypothesis profile
 
 GOOD = """\
@@ -176,7 +178,7 @@ def test_words_survive_the_encoding(word: str) -> None:
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=5), max_size=6))
 def test_jobs_are_read_back_as_they_were_written(steps: list[list[str]]) -> None:
     steps = [["exec", *words] for words in steps]
-    text = "testbed-job 1\nseed 4\n" + "".join(scenario.line(*words) for words in steps)
+    text = "testbed-job 1\nseed 4\n" + "".join(line(*words) for words in steps)
     job = parse_job(text)
     assert [list(words) for words in job.steps] == steps
     assert job.setting("seed") == ("4",)
@@ -282,7 +284,7 @@ def test_a_file_that_cannot_be_read_is_the_users_mistake(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", sorted(scenario.load_all()))
 def test_shipped_scenarios_are_sound(name: str) -> None:
     one = scenario.load_all()[name]
-    file = scenario.data_directory("scenarios") / f"{name}.yaml"
+    file = data_directory("scenarios") / f"{name}.yaml"
     assert file.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")
     holds = sum(
         scenario.hold_ms(step.hold, scenario.effective_timeout_ms(one, "object", None))
