@@ -21,7 +21,7 @@ from testbed.build.rules import schedulers
 from testbed.lint import cpus, queues, table, tasks, waits
 from testbed.lint.code import Code, read_code
 from testbed.lint.facts import Facts, Hit, Place, gather
-from testbed.lint.interpret import Kernel
+from testbed.lint.kernel import Kernel
 from testbed.lint.texts import MAX_LINTS, RULES, Rule
 from testbed.sources import printable
 from testbed.status import Status

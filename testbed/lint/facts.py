@@ -9,7 +9,8 @@ from functools import cached_property
 
 from testbed.build.object import BpfObject, Ops
 from testbed.lint.code import Code
-from testbed.lint.interpret import Custody, Event, Findings, Interpreter, Kernel
+from testbed.lint.interpret import Custody, Event, Findings, Interpreter
+from testbed.lint.kernel import Kernel
 from testbed.lint.values import NO_TAGS, UNKNOWN, Value, tagged
 
 #: Callbacks whose first argument is the task that they are about.

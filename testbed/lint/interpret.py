@@ -9,12 +9,10 @@ Time is bounded by a number of steps; whoever exceeds it gets an incomplete answ
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
 
-from testbed.btf import essential_name
 from testbed.lint.code import (
     ALU,
     ALU64,
@@ -33,6 +31,24 @@ from testbed.lint.code import (
     Function,
     Insn,
 )
+from testbed.lint.flow import Shape, shape
+from testbed.lint.kernel import (
+    COMM,
+    COMM_BYTES,
+    COMPARES,
+    COPIES,
+    CUSTODIANS,
+    ERRORS,
+    HELPERS,
+    INSERTS,
+    PF_KTHREAD,
+    PRIORITIES,
+    RESULTS,
+    TASK_SOURCES,
+    TODAY,
+    Kernel,
+)
+from testbed.lint.state import State, after, forget, from_stack, is_comm, learn, possible, unpacked
 from testbed.lint.values import (
     ADD,
     MASK_32,
@@ -62,20 +78,6 @@ class Custody(IntEnum):
     NONE = 0
     EXCUSED = 1
     INSERTED = 2
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What the analysis has to know of the kernel: its constants, and which functions it has (empty: unknown)."""
-
-    constants: Mapping[str, int] = field(default_factory=dict)
-    kfuncs: frozenset[str] = frozenset()
-
-    def has(self, name: str) -> bool | None:
-        """Whether the kernel has a function of sched_ext; None: nobody knows."""
-        if len(self.kfuncs) <= 20 or not name.startswith(("scx_bpf_", "__scx_bpf_")):
-            return None
-        return name in self.kfuncs or essential_name(name) in self.kfuncs
 
 
 @dataclass(slots=True)
@@ -114,240 +116,7 @@ class Findings:
     complete: bool = True
 
 
-@dataclass(slots=True)
-class _State:
-    registers: list[Value]
-    stack: dict[int, tuple[int, Value]]
-
-    def copy(self) -> _State:
-        return _State(self.registers.copy(), self.stack.copy())
-
-    def meet(self, other: _State) -> bool:
-        """Join `other` into this one; whether that changed anything."""
-        changed = False
-        for index, value in enumerate(other.registers):
-            if value is self.registers[index]:
-                continue
-            joined = join(self.registers[index], value)
-            if joined != self.registers[index]:
-                self.registers[index] = joined
-                changed = True
-        for place in list(self.stack):
-            size, value = self.stack[place]
-            theirs = other.stack.get(place)
-            if theirs is None or theirs[0] != size:
-                del self.stack[place]
-                changed = True
-            elif theirs[1] is not value and (joined := join(value, theirs[1])) != value:
-                self.stack[place] = (size, joined)
-                changed = True
-        return changed
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A function's flow: where each instruction leads, where blocks begin, what lies in a loop."""
-
-    successors: dict[int, tuple[int, ...]]
-    leaders: frozenset[int]
-    _known: dict[tuple[str, int], bool] = field(default_factory=dict, repr=False, compare=False)
-
-    @cached_property
-    def predecessors(self) -> dict[int, list[int]]:
-        """Which instructions lead to each."""
-        found: dict[int, list[int]] = {}
-        for source, targets in self.successors.items():
-            for target in targets:
-                found.setdefault(target, []).append(source)
-        return found
-
-    def each_turn(self, slot: int) -> bool:
-        """Whether the instruction lies in a loop and no turn of that loop goes around it."""
-        key = ("each turn", slot)
-        if key not in self._known:
-            loop = self.loops.get(slot)
-            self._known[key] = loop is not None and not self._cyclic(loop - {slot})
-        return self._known[key]
-
-    def unavoidable(self, slot: int) -> bool:
-        """Whether every way through the function passes the instruction."""
-        key = ("unavoidable", slot)
-        if key not in self._known:
-            seen, todo, around = {slot}, [0], False
-            while todo and not around:
-                here = todo.pop()
-                if here not in seen:
-                    seen.add(here)
-                    around = not self.successors.get(here)
-                    todo += self.successors.get(here, ())
-            self._known[key] = not around
-        return self._known[key]
-
-    def reaching(self, slots: set[int]) -> set[int]:
-        """The instructions from which one of `slots` can be reached, themselves among them."""
-        return slots | {one for slot in slots for one in _reach(slot, self.predecessors)}
-
-    @cached_property
-    def loops(self) -> dict[int, frozenset[int]]:
-        """Instructions that lie in a loop → its strongly connected part (by the two walks of Kosaraju)."""
-        found: dict[int, frozenset[int]] = {}
-        done: set[int] = set()
-        for slot in reversed(self._finished()):
-            if slot in done:
-                continue
-            part, todo = set(), [slot]
-            while todo:
-                here = todo.pop()
-                if here not in done:
-                    done.add(here)
-                    part.add(here)
-                    todo += self.predecessors.get(here, ())
-            if len(part) > 1 or slot in self.successors[slot]:
-                found.update(dict.fromkeys(part, frozenset(part)))
-        return found
-
-    def _finished(self) -> list[int]:
-        """All instructions, each behind what can only be reached from it."""
-        order: list[int] = []
-        seen: set[int] = set()
-        for start in self.successors:
-            if start in seen:
-                continue
-            seen.add(start)
-            path = [(start, iter(self.successors[start]))]
-            while path:
-                here, targets = path[-1]
-                target = next((one for one in targets if one not in seen), None)
-                if target is None:
-                    order.append(here)
-                    path.pop()
-                else:
-                    seen.add(target)
-                    path.append((target, iter(self.successors[target])))
-        return order
-
-    def _cyclic(self, slots: frozenset[int]) -> bool:
-        """Whether one can go round within these instructions: take away, again and again, what leads nowhere."""
-        leading = {slot: sum(target in slots for target in self.successors[slot]) for slot in slots}
-        todo = [slot for slot, count in leading.items() if not count]
-        left = len(slots) - len(todo)
-        while todo:
-            for source in self.predecessors.get(todo.pop(), ()):
-                if leading.get(source):
-                    leading[source] -= 1
-                    if not leading[source]:
-                        left -= 1
-                        todo.append(source)
-        return left > 0
-
-
-def _reach(slot: int, edges: Mapping[int, tuple[int, ...] | list[int]]) -> frozenset[int]:
-    """What can be reached in one step or more."""
-    seen: set[int] = set()
-    todo = list(edges.get(slot, ()))
-    while todo:
-        here = todo.pop()
-        if here not in seen:
-            seen.add(here)
-            todo += edges.get(here, ())
-    return frozenset(seen)
-
-
-def shape(function: Function) -> Shape:
-    """The flow of a function; jumps that lead out of it lead nowhere."""
-    successors: dict[int, tuple[int, ...]] = {}
-    leaders = {0}
-    for slot, insn in function.insns.items():
-        following = slot + (2 if insn.opcode == LOAD_64 else 1)
-        kind, operation = insn.opcode & 7, insn.opcode & 0xF0
-        targets: tuple[int, ...] = (following,)
-        if insn.opcode == EXIT:
-            targets = ()
-        elif insn.opcode in (JUMP, JUMP_LONG):
-            targets = (following + (insn.offset if insn.opcode == JUMP else insn.imm),)
-        elif kind in (JMP, JMP32) and operation not in (0x80, 0x90):
-            targets = (following, following + insn.offset)
-        kept = tuple(target for target in targets if target in function.insns)
-        successors[slot] = kept
-        if targets != (following,):
-            leaders.update(kept)
-    return Shape(successors, frozenset(leaders))
-
-
-#: Essential names of sched_ext's functions that were renamed → the name of today.
-_TODAY = {
-    "scx_bpf_dispatch": "scx_bpf_dsq_insert",
-    "scx_bpf_dispatch_vtime": "scx_bpf_dsq_insert_vtime",
-    "__scx_bpf_dsq_insert_vtime": "scx_bpf_dsq_insert_vtime",
-    "scx_bpf_consume": "scx_bpf_dsq_move_to_local",
-    "scx_bpf_dispatch_from_dsq": "scx_bpf_dsq_move",
-    "scx_bpf_dispatch_vtime_from_dsq": "scx_bpf_dsq_move_vtime",
-    "__scx_bpf_select_cpu_and": "scx_bpf_select_cpu_and",
-    "scx_bpf_kick_cid": "scx_bpf_kick_cpu",
-    "scx_bpf_task_cid": "scx_bpf_task_cpu",
-}
-
-#: What functions return.
-_RESULTS = {
-    "scx_bpf_task_cpu": tagged("cpu"),
-    "scx_bpf_select_cpu_dfl": tagged("cpu"),
-    "scx_bpf_select_cpu_and": tagged("cpu", "negative"),
-    "scx_bpf_pick_idle_cpu": tagged("cpu", "negative"),
-    "scx_bpf_pick_idle_cpu_node": tagged("cpu", "negative"),
-    "scx_bpf_pick_any_cpu": tagged("cpu"),
-    "scx_bpf_pick_any_cpu_node": tagged("cpu"),
-    "scx_bpf_now": tagged("now"),
-    "bpf_get_smp_processor_id": tagged("cpu"),
-    "bpf_ktime_get_ns": tagged("now"),
-    "bpf_ktime_get_boot_ns": tagged("now"),
-    "bpf_task_storage_get": tagged("null:storage"),
-    "bpf_cgrp_storage_get": tagged("null:storage"),
-}
-
-#: Helpers by number in the kernel's UAPI, those that a rule asks for.
-HELPERS = {
-    1: "bpf_map_lookup_elem",
-    2: "bpf_map_update_elem",
-    3: "bpf_map_delete_elem",
-    4: "bpf_probe_read",
-    5: "bpf_ktime_get_ns",
-    8: "bpf_get_smp_processor_id",
-    16: "bpf_get_current_comm",
-    45: "bpf_probe_read_str",
-    87: "bpf_map_push_elem",
-    88: "bpf_map_pop_elem",
-    113: "bpf_probe_read_kernel",
-    115: "bpf_probe_read_kernel_str",
-    125: "bpf_ktime_get_boot_ns",
-    156: "bpf_task_storage_get",
-    164: "bpf_for_each_map_elem",
-    170: "bpf_timer_set_callback",
-    181: "bpf_loop",
-    182: "bpf_strncmp",
-    194: "bpf_kptr_xchg",
-    195: "bpf_map_lookup_percpu_elem",
-    210: "bpf_cgrp_storage_get",
-}
-
-#: Calls that do not write through their pointers to the stack.
-_ONLY_READ = frozenset({
-    "bpf_map_lookup_elem", "bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_loop",
-    "bpf_strncmp", "bpf_map_lookup_percpu_elem", "scx_bpf_error_bstr", "scx_bpf_exit_bstr", "scx_bpf_dump_bstr",
-    "scx_bpf_dsq_insert_vtime", "scx_bpf_select_cpu_and",
-})  # fmt: skip
-_ERRORS = frozenset({"scx_bpf_error_bstr", "scx_bpf_exit_bstr"})
-_INSERTS = frozenset({"scx_bpf_dsq_insert", "scx_bpf_dsq_insert_vtime"})
-_COPIES = frozenset({"bpf_probe_read", "bpf_probe_read_str", "bpf_probe_read_kernel", "bpf_probe_read_kernel_str"})
-_COMPARES = frozenset(
-    {"bpf_strncmp", "bpf_strcmp", "bpf_strcasecmp", "bpf_strncasecmp", "bpf_strstr", "bpf_strnstr", "bpf_strncasestr"}
-)
-_COMM = "task_struct.comm"
-PF_KTHREAD = 0x200000
 _KTHREAD = 11  # a register of ours: 1 where the task is surely a kernel thread
-_COMM_BYTES = 16
-#: Callbacks in which it matters what has become of the task (and, for `init`, whether it complained).
-_CUSTODIANS = frozenset({"select_cpu", "select_cid", "enqueue", "init"})
-_PRIORITIES = frozenset({"task_struct.static_prio", "task_struct.prio", "task_struct.normal_prio"})
 
 
 class Interpreter:
@@ -388,7 +157,7 @@ class Interpreter:
             return
         self._root = root
         self._arguments = tuple(value._replace(id=-index) for index, value in enumerate(arguments, 1))
-        self._tracked = root in _CUSTODIANS
+        self._tracked = root in CUSTODIANS
         self._memo.clear()
         first = self._arguments if direct else (Value(base="ctx"),)
         for custody, value in self._follow(name, first, Custody.NONE, repeated=False, depth=0).items():
@@ -423,11 +192,11 @@ class Interpreter:
             registers[index] = given._replace(id=-index, shifted=False)
         registers[10] = Value(base="stack")
         registers[_KTHREAD] = arguments[5] if len(arguments) > 5 else constant(0)
-        states: dict[tuple[int, Custody], _State] = {}
+        states: dict[tuple[int, Custody], State] = {}
         results: dict[Custody, Value] = {}
         todo: list[tuple[int, Custody]] = []
         if 0 in function.insns:
-            states[0, custody] = _State(registers, {})
+            states[0, custody] = State(registers, {})
             todo.append((0, custody))
         while todo:
             place = heapq.heappop(todo)
@@ -451,12 +220,12 @@ class Interpreter:
         function: Function,
         flow: Shape,
         place: tuple[int, Custody],
-        state: _State,
+        state: State,
         results: dict[Custody, Value],
         *,
         repeated: bool,
         depth: int,
-    ) -> Iterator[tuple[int, Custody, _State]]:
+    ) -> Iterator[tuple[int, Custody, State]]:
         """Follow instructions from `place` to the end of the block; yields the states that lead on."""
         slot, custody = place
         while True:
@@ -497,8 +266,8 @@ class Interpreter:
     # --- jumps ----------------------------------------------------------------------------------------------
 
     def _branch(
-        self, function: Function, slot: int, following: int, insn: Insn, state: _State, custody: Custody
-    ) -> Iterator[tuple[int, Custody, _State]]:
+        self, function: Function, slot: int, following: int, insn: Insn, state: State, custody: Custody
+    ) -> Iterator[tuple[int, Custody, State]]:
         wide = insn.opcode & 7 == JMP
         left = state.registers[min(insn.dst, 10)]
         by_register = bool(insn.opcode & 0x08)
@@ -510,7 +279,7 @@ class Interpreter:
         for taken, target in ((False, following), (True, following + insn.offset)):
             if target not in function.insns:
                 continue
-            numbers = _possible(operation, left, right, taken, 64 if wide else 32)
+            numbers = possible(operation, left, right, taken, 64 if wide else 32)
             if numbers is not None and not numbers:
                 continue
             after = state.copy()
@@ -520,7 +289,7 @@ class Interpreter:
             yield target, held, after
 
     def _compared(
-        self, function: Function, slot: int, left: Value, right: Value, state: _State, custody: Custody
+        self, function: Function, slot: int, left: Value, right: Value, state: State, custody: Custody
     ) -> None:
         """A name that decides and that its owner chose: kernel threads get theirs from the kernel."""
         if state.registers[_KTHREAD].only == 1:
@@ -530,7 +299,7 @@ class Interpreter:
 
     def _refine(
         self,
-        state: _State,
+        state: State,
         register: int,
         right: Value,
         operation: int,
@@ -566,13 +335,13 @@ class Interpreter:
         if replaced != left:
             state.registers[register] = replaced
             if left.id:
-                _learn(state, left, replaced, frozenset(drop))
+                learn(state, left, replaced, frozenset(drop))
         return custody
 
     # --- everything else ------------------------------------------------------------------------------------
 
     def _plain(
-        self, function: Function, slot: int, insn: Insn, state: _State, custody: Custody, *, repeated: bool
+        self, function: Function, slot: int, insn: Insn, state: State, custody: Custody, *, repeated: bool
     ) -> None:
         kind = insn.opcode & 7
         registers = state.registers
@@ -644,7 +413,7 @@ class Interpreter:
     def _reads(self, name: str) -> None:
         self.found.fields.setdefault(self._root, set()).add(name)
 
-    def _load(self, insn: Insn, pointer: Value, state: _State) -> Value:
+    def _load(self, insn: Insn, pointer: Value, state: State) -> Value:
         size = _SIZES[insn.opcode & 0x18]
         place = pointer.offset + insn.offset
         if insn.field:
@@ -653,9 +422,9 @@ class Interpreter:
         if pointer.base == "task":
             tags.add("task")
         fields = {insn.field, *(tag[3:] for tag in pointer.tags if tag.startswith("at:"))}
-        if _COMM in fields:
+        if COMM in fields:
             tags.add("comm")
-        elif fields & _PRIORITIES:
+        elif fields & PRIORITIES:
             tags.add("priority")
         elif "task_struct.flags" in fields:
             tags.add("task-flags")
@@ -665,7 +434,7 @@ class Interpreter:
                 return self._arguments[index]
             return UNKNOWN
         if pointer.base == "stack":
-            return _from_stack(state, place, size)
+            return from_stack(state, place, size)
         if pointer.base.startswith("enum:"):
             value = self._kernel.constants[pointer.base[5:]]
             return constant(value & ((1 << 8 * size) - 1))
@@ -684,7 +453,7 @@ class Interpreter:
         insn: Insn,
         pointer: Value,
         value: Value,
-        state: _State,
+        state: State,
         custody: Custody,
         *,
         repeated: bool,
@@ -710,25 +479,25 @@ class Interpreter:
         flow: Shape,
         slot: int,
         insn: Insn,
-        state: _State,
+        state: State,
         custody: Custody,
         *,
         repeated: bool,
         depth: int,
-    ) -> list[tuple[Custody, _State]]:
+    ) -> list[tuple[Custody, State]]:
         arguments = tuple(state.registers[1:6])
         if insn.function:
             again = self._again(flow, slot, repeated=repeated)
             given = (*(_nameless(value) for value in arguments), state.registers[_KTHREAD])
             outcomes = self._follow(insn.function, given, custody, repeated=again, depth=depth + 1)
-            _forget(state, arguments, "")
-            return [(held, _after(state, value)) for held, value in outcomes.items()]
+            forget(state, arguments, "")
+            return [(held, after(state, value)) for held, value in outcomes.items()]
         raw = insn.symbol if insn.external else HELPERS.get(insn.imm, f"helper#{insn.imm}") if not insn.src else ""
         name = raw.split("___")[0] or raw
-        name = _TODAY.get(name, name)
+        name = TODAY.get(name, name)
         weak_missing = insn.external and self._kernel.has(insn.symbol) is False
         result = self._result(name, arguments)
-        told = _unpacked(raw, state, arguments)
+        told = unpacked(raw, state, arguments)
         self._event(
             function, slot, name, told, custody,
             repeated=self._again(flow, slot, repeated=repeated), raw_name=raw, weak_missing=weak_missing,
@@ -739,12 +508,12 @@ class Interpreter:
                 held |= self._called_back(name, value.base[9:], arguments, custody, depth)
         if not self._tracked:
             held = {custody}
-        elif name in _ERRORS:
+        elif name in ERRORS:
             held = {max(custody, Custody.EXCUSED)}
-        elif name in _INSERTS and not arguments[0].has("other-task"):
+        elif name in INSERTS and not arguments[0].has("other-task"):
             held = {Custody.INSERTED if arguments[0].base == "task" else Custody.EXCUSED}
         self._copied(function, slot, name, arguments, state, custody)
-        return [(one, _after(state, result)) for one in sorted(held)]
+        return [(one, after(state, result)) for one in sorted(held)]
 
     @staticmethod
     def _again(flow: Shape, slot: int, *, repeated: bool) -> bool:
@@ -752,7 +521,7 @@ class Interpreter:
         return flow.each_turn(slot) or (repeated and flow.unavoidable(slot))
 
     def _result(self, name: str, arguments: tuple[Value, ...]) -> Value:
-        value = _RESULTS.get(name, UNKNOWN)
+        value = RESULTS.get(name, UNKNOWN)
         if name in ("bpf_map_lookup_elem", "bpf_map_lookup_percpu_elem"):
             value = tagged(f"null:{arguments[0].base}")
         elif name in TASK_SOURCES:
@@ -773,16 +542,16 @@ class Interpreter:
         return {custody, *outcomes}
 
     def _copied(
-        self, function: Function, slot: int, name: str, arguments: tuple[Value, ...], state: _State, custody: Custody
+        self, function: Function, slot: int, name: str, arguments: tuple[Value, ...], state: State, custody: Custody
     ) -> None:
         """Follow a process' name through copies on the stack, and tell where it is compared."""
-        is_name = [_is_comm(value, state) for value in arguments]
-        if name in _COMPARES and any(is_name) and state.registers[_KTHREAD].only != 1:
+        is_name = [is_comm(value, state) for value in arguments]
+        if name in COMPARES and any(is_name) and state.registers[_KTHREAD].only != 1:
             self._event(function, slot, "compare", arguments, custody, repeated=False)
-        _forget(state, arguments, name)
+        forget(state, arguments, name)
         target = arguments[0]
-        if target.base == "stack" and ((name in _COPIES and is_name[2]) or name == "bpf_get_current_comm"):
-            state.stack[target.offset] = (_COMM_BYTES, tagged("comm"))
+        if target.base == "stack" and ((name in COPIES and is_name[2]) or name == "bpf_get_current_comm"):
+            state.stack[target.offset] = (COMM_BYTES, tagged("comm"))
 
     def _event(
         self,
@@ -808,130 +577,6 @@ class Interpreter:
             known.repeated = known.repeated or repeated
 
 
-#: Functions that give a task that is not the callback's own.
-TASK_SOURCES = frozenset({
-    "bpf_task_from_pid", "bpf_task_from_vpid", "scx_bpf_tid_to_task", "bpf_task_acquire", "bpf_kptr_xchg",
-    "bpf_list_pop_front", "bpf_list_pop_back", "bpf_rbtree_remove", "bpf_rbtree_first", "bpf_iter_task_next",
-    "bpf_get_current_task_btf", "scx_bpf_cpu_curr", "scx_bpf_cid_curr", "bpf_iter_scx_dsq_next", "scx_bpf_dsq_peek",
-    "bpf_get_current_task",
-})  # fmt: skip
-
-
 def _nameless(value: Value) -> Value:
     """The value without its identity, which means nothing in another function."""
     return value._replace(id=0, shifted=False)
-
-
-def _is_comm(value: Value, state: _State) -> bool:
-    if value.has(f"at:{_COMM}"):
-        return True
-    if value.base != "stack":
-        return False
-    return any(at <= value.offset < at + size and held.has("comm") for at, (size, held) in state.stack.items())
-
-
-def _unpacked(raw: str, state: _State, arguments: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The arguments as the function without the structure takes them."""
-    packed = raw.startswith("__scx_bpf_dsq_insert_vtime")
-    if packed and arguments[1].base == "stack":
-        at = arguments[1].offset
-        return (arguments[0], *(_from_stack(state, at + 8 * index, 8) for index in range(4)))
-    if packed:
-        return (arguments[0], UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
-    if arguments[1].base == "stack" and raw in ("bpf_map_update_elem", "bpf_map_delete_elem"):
-        key = [held for at, (_, held) in state.stack.items() if at == arguments[1].offset]
-        return (arguments[0], key[0] if key else UNKNOWN, *arguments[2:])
-    return arguments
-
-
-def _after(state: _State, result: Value) -> _State:
-    """The state behind a call: the caller's registers 1 to 5 are gone."""
-    after = state.copy()
-    after.registers[0] = result
-    after.registers[1:6] = [UNKNOWN] * 5
-    return after
-
-
-def _forget(state: _State, arguments: tuple[Value, ...], name: str) -> None:
-    """Forget what a call may have written on the stack; how much behind the pointer nobody knows."""
-    if name in _ONLY_READ:
-        return
-    for value in arguments:
-        if value.base == "stack":
-            for at in [at for at, (size, _) in state.stack.items() if value.offset < at + size <= value.offset + 64]:
-                del state.stack[at]
-
-
-def _from_stack(state: _State, place: int, size: int) -> Value:
-    known = state.stack.get(place)
-    if known is not None and known[0] == size:
-        return known[1]
-    for at, (length, value) in state.stack.items():
-        if at <= place and place + size <= at + length:
-            return Value(tags=value.tags)
-    return UNKNOWN
-
-
-def _learn(state: _State, old: Value, new: Value, drop: frozenset[str]) -> None:
-    """Put what was learned of a value wherever a copy of it is."""
-
-    def learned(value: Value) -> Value:
-        if value == old:
-            return new
-        return value._replace(tags=value.tags - drop) if value.id == old.id else value
-
-    state.registers = [learned(value) for value in state.registers]
-    for at, (size, value) in list(state.stack.items()):
-        state.stack[at] = (size, learned(value))
-
-
-def _holds(operation: int, one: int, other: int, bits: int) -> bool:
-    mask = (1 << bits) - 1
-    one, other = one & mask, other & mask
-    left, right = signed(one, bits), signed(other, bits)
-    match operation:
-        case 0x10:
-            return one == other
-        case 0x20:
-            return one > other
-        case 0x30:
-            return one >= other
-        case 0x40:
-            return bool(one & other)
-        case 0x50:
-            return one != other
-        case 0x60:
-            return left > right
-        case 0x70:
-            return left >= right
-        case 0xA0:
-            return one < other
-        case 0xB0:
-            return one <= other
-        case 0xC0:
-            return left < right
-        case 0xD0:
-            return left <= right
-    return True
-
-
-def _possible(operation: int, left: Value, right: Value, taken: bool, bits: int) -> frozenset[int] | None:
-    """The numbers that `left` can be behind a jump: none means that nobody comes there, None that nobody knows."""
-    if right.constants is None:
-        return left.constants
-    known = operation in (0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0, 0xC0, 0xD0)
-    if left.constants is None:
-        # A pointer to something of ours is never NULL.
-        if left.base and right.only == 0 and operation in (0x10, 0x50) and (operation == 0x10) == taken:
-            return frozenset()
-        if operation not in (0x10, 0x50) or (operation == 0x10) != taken:
-            return None
-        left_over = frozenset(number for number in right.constants if number & MASK_32 not in left.never)
-        return left_over if bits == 64 or left.short or not left_over else None
-    if not known:
-        return left.constants
-    return frozenset(
-        number
-        for number in left.constants
-        if any(_holds(operation, number, other, bits) == taken for other in right.constants)
-    )

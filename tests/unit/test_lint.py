@@ -15,7 +15,9 @@ from testbed.judge.catalogue import ALL, CODES
 from testbed.lint.code import Code, Function, decode, read_code
 from testbed.lint.engine import constants, lint
 from testbed.lint.facts import arguments_of
-from testbed.lint.interpret import PF_KTHREAD, Custody, Event, Interpreter, Kernel, shape
+from testbed.lint.flow import shape
+from testbed.lint.interpret import Custody, Event, Interpreter
+from testbed.lint.kernel import PF_KTHREAD, Kernel
 from testbed.lint.texts import RULES, page
 from testbed.lint.values import (
     ADD,
