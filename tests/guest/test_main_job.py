@@ -71,6 +71,14 @@ def test_the_kernels_own_stalling_example_is_rejected_for_the_right_reason(image
     assert "runnable-task-stall" in answer.failures, answer.about()
 
 
+def test_a_scheduler_that_decides_in_user_space_is_known_to_its_bpf_half(image: Image, tmp_path: Path) -> None:
+    # It is recognised by getpid(), which a process namespace must not make another number than the kernel's.
+    answer = testbed(tmp_path, "--policy", "quick", "--clock", "sim", "-k", "first-look", "--", "scx_userland")
+    looked = {one["name"]: one["status"] for one in answer.document["scenarios"]}
+    assert looked["first-look"] == "PASS", answer.about()
+    assert not answer.failures, answer.about()
+
+
 def test_a_program_that_the_verifier_refuses_is_told_with_its_source_line(image: Image, tmp_path: Path) -> None:
     answer = testbed(tmp_path, "bpf/bad/verifier_rejects.bpf.c", "--policy", "quick", "--clock", "sim", "-k", "stall")
     assert answer.code == 1, answer.about()

@@ -36,5 +36,9 @@ ${CC:-gcc} $flags -Wa,-I"$work" -Wall -Wextra -Werror -static -pthread -Wl,--bui
 	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c oracle.c \
 	pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c topology.c util.c world.c \
 	$bpf -lelf -lz -lzstd
+"$work/testbed-runner" selftest > "$work/selftest" || {
+	grep -v "^ok" "$work/selftest" >&2
+	exit 1
+}
 cp "$work/testbed-runner" "$out/testbed-runner.new"
 mv "$out/testbed-runner.new" "$out/testbed-runner"

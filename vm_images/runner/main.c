@@ -85,7 +85,7 @@ static void finish(void)
 static int run(void)
 {
 	char *text, why[256] = "";
-	uint8_t *key, *files;
+	uint8_t *files;
 	size_t len;
 	pthread_attr_t attr;
 	pthread_t steps;
@@ -124,11 +124,7 @@ static int run(void)
 	oracle_load();
 	warm_start();
 	kmsg_open();
-	key = fwcfg_read("opt/testbed/key", &len);
-	if (!key || len < 16)
-		die("no key in fw_cfg");
-	stream_open(key, len);
-	memset(key, 0, len);
+	stream_open();
 	hello();
 
 	text = fwcfg_read("opt/testbed/job", &len);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -278,6 +279,33 @@ static void run_program(char **argv)
 	_exit(127);
 }
 
+#define PIDS_TRIED 1024
+#define RESERVED_PIDS 300	/* of the kernel; it begins there again, too */
+
+/*
+ * Forks into the new pid namespace, with the same number in there as outside. A scheduler whose decisions are made in user
+ * space tells its BPF half its own process number, to be found by it: in the kernel that is the number outside.
+ */
+static pid_t fork_program(pid_t after)
+{
+	pid_t pid = after;
+
+	for (int tries = 0; tries < PIDS_TRIED; tries++) {
+		pid_t wanted[2] = { pid + 1, pid + 1 };	/* from the inside out */
+		struct clone_args args = {
+			.exit_signal = SIGCHLD, .set_tid = (uintptr_t)wanted, .set_tid_size = 2,
+		};
+		long made = syscall(SYS_clone3, &args, sizeof(args));
+
+		pid++;
+		if (made >= 0 || (errno != EEXIST && errno != EINVAL))	/* taken; beyond pid_max */
+			return (pid_t)made;
+		if (errno == EINVAL)
+			pid = RESERVED_PIDS;
+	}
+	return -1;
+}
+
 /* argv = program PATH ARG… */
 int program_main(int argc, char **argv)
 {
@@ -317,7 +345,7 @@ int program_main(int argc, char **argv)
 		kill(init, SIGKILL);
 		return 126;
 	}
-	prog = fork();
+	prog = fork_program(init);
 	if (prog < 0)
 		fail("fork");
 	if (!prog) {

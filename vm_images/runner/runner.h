@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #define PROTOCOL_VERSION 1
 #define NSEC_PER_MSEC 1000000ull
@@ -53,6 +54,7 @@ void sha256_init(struct sha256 *s);
 void sha256_update(struct sha256 *s, const void *data, size_t n);
 void sha256_final(struct sha256 *s, uint8_t out[32]);
 void hmac_init(struct hmac *h, const uint8_t *key, size_t n);
+void hmac_sign(const struct hmac *h, const struct iovec *parts, int count, uint8_t out[32]);
 
 /* ---- ports.c ---- */
 int ports_open(void);		/* the right to use them; -errno */
@@ -67,9 +69,9 @@ int cpio_unpack(const uint8_t *data, size_t size, const char *into, char *why, s
 
 /* ---- stream.c ---- */
 struct json { unsigned n; bool full; char b[4200]; };
-void stream_open(const uint8_t *key, size_t n);
+void stream_open(void);				/* with the key of fw_cfg */
 void stream_hold(void);				/* nobody says anything until … */
-void stream_again(const uint8_t *key, size_t n);	/* … a stream with a key of its own begins */
+void stream_again(void);			/* … a stream with a key of its own begins */
 bool stream_is_open(void);
 void ev_begin(struct json *j, const char *event);
 void ev_str(struct json *j, const char *key, const char *value);

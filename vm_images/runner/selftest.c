@@ -39,17 +39,44 @@ static void sha(const char *text, size_t repeat, const char *want)
 
 static void mac(const char *key, size_t n, const char *text, const char *want)
 {
+	struct iovec part = { (void *)text, strlen(text) };
 	struct hmac m;
 	uint8_t d[32];
 	char h[65];
 
 	hmac_init(&m, (const uint8_t *)key, n);
-	sha256_update(&m.inner, text, strlen(text));
-	sha256_final(&m.inner, d);
-	sha256_update(&m.outer, d, 32);
-	sha256_final(&m.outer, d);
+	hmac_sign(&m, &part, 1, d);
 	hex(h, d, 32);
 	check(!strcmp(h, want), "hmac-sha256 (RFC 4231)");
+}
+
+#define BELOW 4096
+
+/* What functions that have returned left on the stack. */
+static void __attribute__((noinline)) look_below(uint8_t *copy)
+{
+	uint8_t below[BELOW];
+
+	asm volatile("" : "=m"(below));
+	memcpy(copy, below, BELOW);
+}
+
+static void residue(void)
+{
+	static uint8_t key[32], digest[32], seen[4][BELOW];
+	static struct hmac m;
+	static char text[300];
+	struct iovec parts[2] = { { text, 3 }, { text + 3, sizeof(text) - 3 } };
+
+	for (int i = 0; i < 2; i++) {
+		memset(key, 0x29 + i, sizeof(key));
+		hmac_init(&m, key, sizeof(key));
+		look_below(seen[i]);
+		hmac_sign(&m, parts, 2, digest);
+		look_below(seen[2 + i]);
+	}
+	check(!memcmp(seen[0], seen[1], BELOW), "hmac: nothing of a key is left on the stack");
+	check(!memcmp(seen[2], seen[3], BELOW), "hmac: nothing of a MAC is left on the stack");
 }
 
 static int parse(const char *text, struct job *j)
@@ -180,6 +207,7 @@ int selftest_main(void)
 	mac("\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b", 20, "Hi There",
 	    "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
 	mac("Jefe", 4, "what do ya want for nothing?", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+	residue();
 	jobs();
 	hists();
 	archives();

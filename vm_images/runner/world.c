@@ -83,18 +83,13 @@ void world_vary(uint64_t seed)
 int world_saved(char *why, size_t whylen)
 {
 	struct job next;
-	uint8_t *key;
 	char *text;
 	size_t len;
 
 	stream_hold();
 	debugcon_write(READY, sizeof(READY) - 1);
 	machine_stop();
-	key = fwcfg_read("opt/testbed/key", &len);
-	if (!key || len < 16)
-		die("no key in fw_cfg");
-	stream_again(key, len);
-	memset(key, 0, len);
+	stream_again();
 	hello();
 	text = fwcfg_read("opt/testbed/job", &len);
 	if (!text || job_parse(text, &next, why, whylen))
