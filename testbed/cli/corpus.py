@@ -33,7 +33,7 @@ def add(verbs: Verbs) -> None:
     parser = verb(verbs, "corpus", summary, corpus, EXAMPLES)
     parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="the corpus (default: bpf/ of the clone)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="names that have one of them in it")
-    parser.add_argument("--set", dest="origin", choices=["tuned", "blind"], help="only this part")
+    parser.add_argument("--set", dest="origin", choices=["tuned", "blind", "kernel"], help="only this part")
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--good", action="store_true", help="only those that must pass")
     kinds.add_argument("--bad", action="store_true", help="only those that must be rejected")
@@ -100,7 +100,7 @@ def corpus(options: Options) -> int:
 def _plan(task: Task) -> str:
     """What would be asked about one scheduler, in a line."""
     row = task.row
-    parts = [f"{row.origin:5}", f"{'good' if row.good else row.failure_class:14}", f"{row.name:28}", row.policy]
+    parts = [f"{row.origin:6}", f"{'good' if row.good else row.failure_class:14}", f"{row.name:28}", row.policy]
     parts += [f"only {row.scenario}"] if row.scenario else []
     parts += [f"{row.seeds} seeds"] if row.seeds else []
     parts += [f"on {row.machine}"] if row.machine else []

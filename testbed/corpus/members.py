@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,10 +33,11 @@ _LIBRARIES = "-Wl,--start-group -lbpf -lelf -lz -lzstd -Wl,--end-group"
 
 
 class Origin(StrEnum):
-    """Which part of the corpus: `tuned` was seen while the checks were written, `blind` never was."""
+    """Which part of the corpus: `tuned` was seen while the checks were written, `blind` was not, `kernel` is its selftests."""
 
     TUNED = "tuned"
     BLIND = "blind"
+    KERNEL = "kernel"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Member:
     """One scheduler of the corpus.
 
     Attributes:
-        file: its source; None for a program that is there already.
+        file: its source; None for what is there already.
         words: the program with its options, if it is one that is there already.
+        selftest: its source among the kernel's selftests, which the image has.
         builds: `file` is a program's, which `build.sh` beside it makes.
         optional: it need not be installed.
     """
@@ -54,6 +56,7 @@ class Member:
     origin: Origin
     file: Path | None = None
     words: tuple[str, ...] = ()
+    selftest: str = ""
     builds: bool = False
     optional: bool = False
 
@@ -69,9 +72,14 @@ class Member:
 
 
 class _Program(Model):
-    """An entry of `programs.yaml`."""
+    """An entry of `programs.yaml`: a program or a selftest."""
 
-    run: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+( \S+)*$")] = Field(description="program and options")
+    run: Annotated[str, StringConstraints(pattern=r"^([a-z0-9_]+( \S+)*)?$")] = Field(
+        default="", description="program and options"
+    )
+    selftest: Annotated[str, StringConstraints(pattern=r"^([a-z0-9_]+)?$")] = Field(
+        default="", description="one of the kernel's selftests, NAME of NAME.bpf.c; instead of `run`"
+    )
     expect: Literal["pass", "reject"]
     failure_class: str = Field(default="", alias="class")
     codes: tuple[str, ...] = ()
@@ -98,12 +106,14 @@ def usual_folder() -> Path:
 
 
 def members(folder: Path) -> tuple[Member, ...]:
-    """Everybody, every header checked: tuned before blind, good before bad, by name.
+    """Everybody, every header checked: tuned before blind before the kernel's own, good before bad, by name.
 
     Raises:
         UsageError: no corpus, a header that lies, a blind file that is not the one that was frozen.
     """
-    found = [*_tuned(folder), *_blind(folder / "blind")]
+    listed = list(_programs(folder / PROGRAMS))
+    kernel = [one for one in listed if one.origin is Origin.KERNEL]
+    found = [*_tuned(folder, listed), *_blind(folder / "blind"), *sorted(kernel, key=lambda one: not one.good)]
     if not found:
         raise UsageError(f"`{printable(str(folder))}` holds no corpus", hint="expected `good/` and `bad/` in it")
     names: dict[str, Member] = {}
@@ -118,12 +128,12 @@ def _place(*ones: Member) -> str:
     return " and ".join(str(one.file) if one.file is not None else PROGRAMS for one in ones)
 
 
-def _tuned(folder: Path) -> Iterator[Member]:
-    listed = list(_programs(folder / PROGRAMS))
+def _tuned(folder: Path, listed: Sequence[Member]) -> Iterator[Member]:
+    programs = [one for one in listed if one.origin is Origin.TUNED]
     yield from _files(folder / "good", Origin.TUNED, good=True)
-    yield from (one for one in listed if one.good)
+    yield from (one for one in programs if one.good)
     yield from _files(folder / "bad", Origin.TUNED, good=False)
-    yield from (one for one in listed if not one.good)
+    yield from (one for one in programs if not one.good)
 
 
 def _files(folder: Path, origin: Origin, *, good: bool) -> Iterator[Member]:
@@ -147,14 +157,22 @@ def _programs(file: Path) -> Iterator[Member]:
                 raise document.error(
                     ("programs", index, key), f"`{key}`: there is no `{word}`", did_you_mean(word, known)
                 )
+        if bool(one.run) == bool(one.selftest):
+            raise document.error(("programs", index), "expected one of `run` and `selftest`", "")
         found = Header(
-            name=one.run,
+            name=one.run or one.selftest,
             outcome=Outcome(one.expect),
             failure_class=one.failure_class if one.expect == "reject" else "",
             codes=one.codes,
             policy=one.policy,
         )
-        yield Member(found, Origin.TUNED, words=tuple(one.run.split()), optional=one.optional)
+        yield Member(
+            found,
+            Origin.KERNEL if one.selftest else Origin.TUNED,
+            words=tuple(one.run.split()),
+            selftest=f"{one.selftest}.bpf.c" if one.selftest else "",
+            optional=one.optional,
+        )
 
 
 def _blind(folder: Path) -> list[Member]:

@@ -272,6 +272,8 @@ class Session:
             out = self.directory / PROGRAMS_DIR / member.name
             out.mkdir(parents=True, exist_ok=True)
             words = (str(build_program(member.file, self.image, out)),)
+        if member.selftest:
+            words = str(self.image.examples / "selftests" / member.selftest)
         examples = self.image.examples / "bin"
         return words, read_candidate(
             words, examples=examples, examples_root=self.image.builder, schedulers=schedulers.directory()

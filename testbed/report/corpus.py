@@ -47,8 +47,9 @@ Every scheduler of [the corpus](../../bpf/README.md), judged by `testbed corpus`
 {_minutes(document.elapsed_s)} of judging in all.
 
 `tuned`: the checks' authors had seen it. `blind`: written from descriptions of failures by somebody who had seen
-neither checks nor thresholds, frozen by hash, and nothing was tuned on it. *Named* is a bad one that was rejected for
-what it is, *otherwise* one that was rejected for something else, *missed* one that passed.
+neither checks nor thresholds, frozen by hash, and nothing was tuned on it. `kernel`: the kernel's own
+selftests of sched_ext, good and bad by what those tests expect. *Named* is a bad one that was rejected for what it is,
+*otherwise* one that was rejected for something else, *missed* one that passed.
 """
     return "\n".join([head, *_body(document, _grid), ""])
 

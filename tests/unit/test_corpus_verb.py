@@ -188,6 +188,26 @@ def test_our_own_corpus_can_be_read() -> None:
     assert {one.header.failure_class for one in tuned if not one.good} == set(CLASSES)
 
 
+def test_programs_and_selftests_are_listed_and_an_entry_is_one_of_them(tmp_path: Path) -> None:
+    folder = corpus(tmp_path)
+    listed = folder / "programs.yaml"
+    entries = [
+        "{run: scx_fine -x 1, expect: pass, why: w}",
+        "{selftest: minimal, expect: pass, why: w}",
+        "{selftest: bogus, expect: reject, class: runtime-error, codes: [scheduler-error], why: w}",
+    ]
+    start = "schema: testbed.programs/1\nprograms:\n"
+    listed.write_text(start + "".join(f"  - {one}\n" for one in entries))
+    found = {one.name: (one.origin, one.good, one.words, one.selftest) for one in members(folder)}
+    assert found["scx_fine -x 1"] == (Origin.TUNED, True, ("scx_fine", "-x", "1"), "")
+    assert found["minimal"] == (Origin.KERNEL, True, (), "minimal.bpf.c")
+    assert found["bogus"] == (Origin.KERNEL, False, (), "bogus.bpf.c")
+    for wrong in ("{expect: pass, why: w}", "{run: scx_fine, selftest: minimal, expect: pass, why: w}"):
+        listed.write_text(f"{start}  - {wrong}\n")
+        with pytest.raises(UsageError, match="expected one of `run` and `selftest`"):
+            members(folder)
+
+
 def test_a_blind_file_that_was_touched_added_or_removed_is_refused(tmp_path: Path) -> None:
     folder = corpus(tmp_path)
     file = folder / "blind/bad/unseen.bpf.c"
@@ -265,8 +285,8 @@ def test_a_dry_run_checks_headers_and_judges_nothing(tmp_path: Path, capsys: pyt
     folder = str(corpus(tmp_path))
     assert main(["corpus", folder, "--dry-run", "--policy", "quick", "--bad"]) == ExitCode.PASS
     assert capsys.readouterr().out == (
-        "tuned lost-task      loses                        quick\n"
-        "blind lost-task      unseen                       quick\n"
+        "tuned  lost-task      loses                        quick\n"
+        "blind  lost-task      unseen                       quick\n"
     )
     assert main(["corpus", folder, "--dry-run", "--format", "sarif"]) == ExitCode.USAGE
     assert "the corpus has no format `sarif`" in capsys.readouterr().err

@@ -4,7 +4,7 @@
 #   vmlinuz, config, modules.builtin, modules/*.ko.xz
 #   include/          what a scheduler is compiled against: scx/, bpf/, bpf-compat/, uapi/, vmlinux.h of this very kernel
 #   lib/libbpf.a      the libbpf of the same source
-#   examples/         the kernel's example schedulers: bin/, obj/ (BPF objects), src/
+#   examples/         the kernel's example schedulers: bin/, obj/ (BPF objects), src/; selftests/: those it is tested with
 set -eu
 packages=$1
 build=$2
@@ -12,7 +12,7 @@ out=$3
 clang=$(ls /usr/bin/clang-[0-9]* | sort -V | tail -n 1)
 
 mkdir -p "$build/o" "$build/base" "$build/binary" "$out/modules" "$out/include" "$out/lib" "$out/examples/bin" "$out/examples/obj" \
-    "$out/examples/src"
+    "$out/examples/src" "$out/examples/selftests"
 dpkg-deb -x "$packages"/linux-base-[0-9]*.deb "$build/base"
 dpkg-deb -x "$packages"/linux-binary-[0-9]*.deb "$build/binary"
 cp "$build"/base/usr/lib/modules/*/config "$out/config"
@@ -38,7 +38,7 @@ esac > "$build/vmlinux"
 bpftool btf dump file "$build/vmlinux" format c > "$build/vmlinux.h"
 
 dpkg-deb --fsys-tarfile "$packages"/linux-source-[0-9]*.deb | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
-    xz -T0 -dc | tar -x -C "$build" --wildcards --strip-components=1 '*/tools/sched_ext' '*/tools/lib' \
+    xz -T0 -dc | tar -x -C "$build" --wildcards --strip-components=1 '*/tools/sched_ext' '*/tools/lib' '*/tools/testing/selftests/sched_ext' \
     '*/tools/include' '*/tools/build' '*/tools/scripts' '*/tools/bpf/bpftool' '*/tools/arch/x86/include' '*/scripts/bpf_doc.py'
 tools=$build/tools
 jobs=$(nproc)
@@ -57,3 +57,4 @@ for program in "$build"/o/build/bin/*; do
     cp "$tools/sched_ext/$name.bpf.c" "$tools/sched_ext/$name.c" "$out/examples/src/"
     if [ -e "$tools/sched_ext/$name.h" ]; then cp "$tools/sched_ext/$name.h" "$out/examples/src/"; fi
 done
+cp "$tools"/testing/selftests/sched_ext/*.bpf.c "$tools"/testing/selftests/sched_ext/*_test.h "$out/examples/selftests/"
