@@ -33,7 +33,7 @@ _LIBRARIES = "-Wl,--start-group -lbpf -lelf -lz -lzstd -Wl,--end-group"
 
 
 class Origin(StrEnum):
-    """Which part of the corpus: `tuned` was seen while the checks were written, `blind` was not, `kernel` is its selftests."""
+    """A part of the corpus: `tuned` was seen while checks were written, `blind` was not, `kernel` is its selftests."""
 
     TUNED = "tuned"
     BLIND = "blind"

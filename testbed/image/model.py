@@ -260,7 +260,7 @@ class Image:
 
     @property
     def examples(self) -> Path:
-        """The kernel's example schedulers: bin/, lib/, obj/, src/; and selftests/, the sources of those in its tests."""
+        """The kernel's example schedulers: bin/, lib/, obj/, src/; and selftests/, sources of those in its tests."""
         return self.path / "examples"
 
     @property
