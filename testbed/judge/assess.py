@@ -134,6 +134,9 @@ def _unconditional(view: View, baseline: View | None) -> list[Finding]:
             for one in found
             if one.code != "task-starved"
         ]
+    if "task-starved" in codes:
+        # A job that does not end is what comes of it.
+        found.sort(key=lambda one: one.code == "no-progress")
     return found
 
 
