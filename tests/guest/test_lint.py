@@ -20,6 +20,7 @@ from testbed.build.compiler import SOURCE, compile_source
 from testbed.build.hints import Names, names_of
 from testbed.candidate import read_candidate
 from testbed.cli import main
+from testbed.corpus import members
 from testbed.errors import ExitCode
 from testbed.image import Image
 from testbed.lint.engine import Lint, lint
@@ -32,6 +33,18 @@ GOLDEN = ROOT / "tests/golden/lint"
 INNOCENT = sorted(GOLDEN.glob("innocent/*.bpf.c"))
 # Its header says what it is: everything goes to one CPU, to try the kernel's patience.
 BAD_EXAMPLES = {"scx_cpu0": {"lint-one-cpu"}}
+# What is wrong with the schedulers of the kernel's selftests, on purpose or because nobody runs them for long.
+SELFTESTS = {
+    "ddsp_bogus_dsq_fail": {"lint-undrained-queue", "lint-unknown-queue"},
+    "ddsp_vtimelocal_fail": {"lint-vtime-builtin"},
+    "dequeue_iter": {"lint-no-wakeup"},
+    "enq_last_no_enq_fails": {"lint-flags"},
+    "maximal": {"lint-no-wakeup", "lint-exit-unrecorded"},
+    "nohz_tick": {"lint-infinite-slice"},
+    "select_cpu_dfl": {"lint-by-name"},
+    "select_cpu_dispatch_bad_dsq": {"lint-undrained-queue", "lint-unknown-queue"},
+    "select_cpu_dispatch_dbl_dsp": {"lint-double-insert"},
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,22 @@ def test_the_kernels_examples_are_clean(image: Image, names: Names) -> None:
     assert len(objects) >= 6
     found = {path.name.removesuffix(".bpf.o"): lint(path.read_bytes(), {}, names) for path in objects}
     assert {name: {one.rule.code for one in ones} for name, ones in found.items() if ones} == BAD_EXAMPLES
+
+
+def test_in_the_kernels_selftests_it_finds_what_they_do_wrong_and_nothing_else(image: Image, names: Names) -> None:
+    files = [one.selftest for one in members(ROOT / "bpf") if one.selftest]
+    assert len(files) >= 25
+
+    def found(name: str) -> set[str]:
+        tree = read_candidate(str(image.examples / "selftests" / name)).sources
+        assert tree is not None
+        compiled = compile_source(tree, image)
+        assert compiled.data is not None, compiled.log
+        return {one.rule.code for one in lint(compiled.data, tree.texts, names, SOURCE)}
+
+    with ThreadPoolExecutor(2) as threads:
+        codes = dict(zip((name.removesuffix(".bpf.c") for name in files), threads.map(found, files), strict=True))
+    assert {name: ones for name, ones in codes.items() if ones} == SELFTESTS
 
 
 def test_every_rule_fires_somewhere(corpus: dict[str, Compiled], names: Names) -> None:
