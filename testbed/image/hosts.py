@@ -9,8 +9,6 @@ The kernel is the image's, which has the disk's drivers built in, so there is no
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +20,13 @@ from pydantic import Field
 from testbed.data import data_directory
 from testbed.image import debian
 from testbed.image.build import Builder
-from testbed.image.cache import Cache, cache_root, disk_errors
-from testbed.image.events import Reporter, Stage
+from testbed.image.events import Stage
+from testbed.image.extra import Extra, key_of
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import HOSTS, Sources, read_recipe
+from testbed.image.recipe import HOSTS, read_recipe
 from testbed.image.tree import file_sha256, link_file, scan
 from testbed.report.events import Listener
-from testbed.sandbox import MOUNT_POINTS, Bind, Limits, Sandbox, probe
+from testbed.sandbox import MOUNT_POINTS, Bind, Limits, Sandbox
 from testbed.spec import Model
 
 #: Raised by hand whenever this module makes something else of the same recipe.
@@ -97,8 +95,7 @@ def load_recipe(folder: Path | None = None) -> HostsRecipe:
 
 def directory() -> Path | None:
     """Where the disk of this version's recipe is; None if nobody has made it. Writes nothing."""
-    place = cache_root() / HOSTS / _key(data_directory("vm_images"))
-    return place if (place / _FACTS).is_file() else None
+    return _EXTRA.directory()
 
 
 def build(listener: Listener) -> Made:
@@ -107,24 +104,15 @@ def build(listener: Listener) -> Made:
     Raises:
         HostError: it can't be made here, with the cure.
     """
-    folder = data_directory("vm_images")
-    cache = Cache.open()
-    key = _key(folder)
-    place = cache.root / HOSTS / key
-    if not (place / _FACTS).is_file():
-        probe()
-        reporter = Reporter(listener, cache.root / "logs" / f"{HOSTS}-{key[:12]}.log")
-        with cache.lock("build", shared=True):  # `prune` must not run beside it
-            _Workshop(folder, cache, reporter, key).build(place)
+    place = _EXTRA.build(listener, _Workshop)
     return Made(place, HostsFacts.model_validate_json((place / _FACTS).read_bytes()))
 
 
 def _key(folder: Path) -> str:
-    """Hash of everything that says what is made and how."""
-    return _hash([*_packages_key(folder), *((str(path), digest) for path, digest in _overlay(folder))])
+    return key_of(FORMAT, [*_packages(folder), *((str(path), digest) for path, digest in _overlay(folder))])
 
 
-def _packages_key(folder: Path) -> list[tuple[str, str]]:
+def _packages(folder: Path) -> list[tuple[str, str]]:
     files = (folder / HOSTS / "hosts.toml", folder / HOSTS / "packages.sh", folder / "sources.sh")
     return [(path.name, file_sha256(path)) for path in files]
 
@@ -137,49 +125,41 @@ def _overlay(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path.relative_to(root), file_sha256(path)
 
 
-def _hash(named: list[tuple[str, str]]) -> str:
-    return hashlib.sha256(json.dumps([FORMAT, named]).encode()).hexdigest()[:32]
+_EXTRA = Extra(HOSTS, "the host's disk", _FACTS, _key)
 
 
 class _Workshop:
     """One build of the disk: a Debian root, then a file system of it."""
 
-    def __init__(self, folder: Path, cache: Cache, reporter: Reporter, key: str) -> None:
+    def __init__(self, folder: Path, builder: Builder) -> None:
         self._folder = folder
-        self._cache = cache
-        self._key = key
+        self._builder = builder
         self._recipe = load_recipe(folder / HOSTS)
-        self._builder = Builder(Sources.load(folder), cache, reporter)
 
-    def build(self, place: Path) -> None:
-        """Both stages, and the result at its place."""
-        root = self._builder.part(
-            "host-root",
-            "make a Debian root with systemd and sshd",
-            lambda: _hash(_packages_key(self._folder)),
-            self._root,
-        )
-        disk = self._builder.part(
-            "host-disk", "make a disk of it", lambda: _key(self._folder), lambda *where: self._disk(root, *where)
-        )
-        with disk_errors("the host's disk", self._cache.root), self._cache.workspace() as work:
-            out = work / "out"
-            link_file(disk / _DISK, out / _DISK)
-            facts = HostsFacts(disk_sha256=file_sha256(out / _DISK), packages=debian.read_installed(root / "testbed"))
-            (out / _FACTS).write_bytes(pretty(facts))
-            place.parent.mkdir(exist_ok=True)
-            self._cache.publish(out, place)
+    def make(self) -> None:
+        def packages() -> str:
+            return key_of(FORMAT, _packages(self._folder))
 
-    def _root(self, out: Path, scratch: Path, stage: Stage) -> None:
+        title = "make a Debian root with systemd and sshd"
+        self._root = self._builder.part("host-root", title, packages, self._make_root)
+        self._disk = self._builder.part("host-disk", "make a disk of it", lambda: _key(self._folder), self._make_disk)
+
+    def collect(self, out: Path) -> None:
+        link_file(self._disk / _DISK, out / _DISK)
+        packages = debian.read_installed(self._root / "testbed")
+        facts = HostsFacts(disk_sha256=file_sha256(out / _DISK), packages=packages)
+        (out / _FACTS).write_bytes(pretty(facts))
+
+    def _make_root(self, out: Path, scratch: Path, stage: Stage) -> None:
         recipe = self._recipe
         hooks = debian.hooks(self._folder, self._folder / HOSTS, debian.preferences(recipe.debian, None))
         self._builder.make_root(recipe.debian.suite, recipe.builder.install, hooks, out, scratch, stage)
 
-    def _disk(self, root: Path, out: Path, scratch: Path, stage: Stage) -> None:
+    def _make_disk(self, out: Path, scratch: Path, stage: Stage) -> None:
         with (scratch / "root.tar").open("wb") as file:
-            write_tree(file, root / "builder", self._folder / HOSTS / "root", self._recipe)
+            write_tree(file, self._root / "builder", self._folder / HOSTS / "root", self._recipe)
         sandbox = Sandbox(
-            root=root / "builder",
+            root=self._root / "builder",
             read_only=(Bind(scratch, "/build"),),
             writable=(Bind(out, "/out"),),
             env=(

@@ -11,8 +11,6 @@ CA bundle and cargo configuration.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +23,14 @@ from testbed.data import data_directory
 from testbed.errors import HostError
 from testbed.image import debian
 from testbed.image.build import Builder
-from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.elf import Roots
-from testbed.image.events import Reporter, Stage
+from testbed.image.events import Stage
+from testbed.image.extra import Extra, key_of
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty
-from testbed.image.recipe import SCHEDULERS, Sources, read_recipe
+from testbed.image.recipe import SCHEDULERS, read_recipe
 from testbed.image.tree import file_sha256, link_file
 from testbed.report.events import Listener
-from testbed.sandbox import Bind, Limits, Sandbox, probe
+from testbed.sandbox import Bind, Limits, Sandbox
 from testbed.spec import Model
 
 #: Raised by hand whenever this module makes something else of the same recipe.
@@ -100,8 +98,7 @@ def load_recipe(folder: Path | None = None) -> SchedulersRecipe:
 
 def directory() -> Path | None:
     """Where the programs of this version's recipe are; None if nobody has built them. Writes nothing."""
-    place = cache_root() / SCHEDULERS / _key(data_directory("vm_images"))
-    return place if (place / _FACTS).is_file() else None
+    return _EXTRA.directory()
 
 
 def build(listener: Listener) -> Made:
@@ -110,53 +107,34 @@ def build(listener: Listener) -> Made:
     Raises:
         HostError: they can't be built here, with the cure.
     """
-    folder = data_directory("vm_images")
-    cache = Cache.open()
-    key = _key(folder)
-    place = cache.root / SCHEDULERS / key
-    if not (place / _FACTS).is_file():
-        probe()
-        reporter = Reporter(listener, cache.root / "logs" / f"{SCHEDULERS}-{key[:12]}.log")
-        with cache.lock("build", shared=True):  # `prune` must not run beside it
-            _Workshop(folder, cache, reporter, key).build(place)
+    place = _EXTRA.build(listener, _Workshop)
     return Made(place, Schedulers.model_validate_json((place / _FACTS).read_bytes()))
 
 
 def _key(folder: Path) -> str:
-    """Hash of everything that says what is built and how."""
     files = [*sorted((folder / SCHEDULERS).iterdir()), folder / "sources.sh"]
-    named = [(path.name, file_sha256(path)) for path in files if path.suffix in (".sh", ".toml")]
-    return hashlib.sha256(json.dumps([FORMAT, named]).encode()).hexdigest()[:32]
+    return key_of(FORMAT, ((path.name, file_sha256(path)) for path in files if path.suffix in (".sh", ".toml")))
+
+
+_EXTRA = Extra(SCHEDULERS, "the schedulers", _FACTS, _key)
 
 
 class _Workshop:
     """One build of the schedulers."""
 
-    def __init__(self, folder: Path, cache: Cache, reporter: Reporter, key: str) -> None:
+    def __init__(self, folder: Path, builder: Builder) -> None:
         self._folder = folder
-        self._cache = cache
-        self._key = key
+        self._builder = builder
         self._recipe = load_recipe(folder / SCHEDULERS)
-        self._builder = Builder(Sources.load(folder), cache, reporter)
-        self._crates = [word for one in self._recipe.crates for word in (one.name, one.version, one.sha256)]
+        self._names = [word for one in self._recipe.crates for word in (one.name, one.version, one.sha256)]
 
-    def build(self, place: Path) -> None:
-        """All stages, and what they gave at its place."""
-
+    def make(self) -> None:
         def key() -> str:
             return _key(self._folder)
 
-        root = self._builder.part("cargo", "make a Debian root with cargo", key, self._make_root)
-        crates = self._builder.part(
-            "crates", "fetch the schedulers' sources", key, lambda *where: self._fetch(root, *where)
-        )
-        built = self._builder.part(
-            "scx", "build the schedulers", key, lambda *where: self._compile(root, crates, *where)
-        )
-        with disk_errors("the schedulers", self._cache.root), self._cache.workspace() as work:
-            self._collect(root, crates, built, work / "out")
-            place.parent.mkdir(exist_ok=True)
-            self._cache.publish(work / "out", place)
+        self._root = self._builder.part("cargo", "make a Debian root with cargo", key, self._make_root)
+        self._crates = self._builder.part("crates", "fetch the schedulers' sources", key, self._fetch)
+        self._built = self._builder.part("scx", "build the schedulers", key, self._compile)
 
     def _make_root(self, out: Path, scratch: Path, stage: Stage) -> None:
         recipe = self._recipe
@@ -165,10 +143,10 @@ class _Workshop:
         for name in _ROAD:  # to mount the machine's own on
             (out / "builder" / name.lstrip("/")).touch()
 
-    def _fetch(self, root: Path, out: Path, scratch: Path, stage: Stage) -> None:
+    def _fetch(self, out: Path, scratch: Path, stage: Stage) -> None:
         binds, variables = road(os.environ)
         sandbox = Sandbox(
-            root=root / "builder",
+            root=self._root / "builder",
             read_only=(Bind(self._folder / SCHEDULERS, "/work"), *binds),
             writable=(Bind(scratch, "/build"), Bind(out, "/out")),
             env=variables,
@@ -177,29 +155,29 @@ class _Workshop:
             limits=Limits(wall_s=_LIMIT_S),
         )
         try:
-            self._builder.run(sandbox, ["sh", "/work/fetch.sh", "/build", "/out", *self._crates], stage)
+            self._builder.run(sandbox, ["sh", "/work/fetch.sh", "/build", "/out", *self._names], stage)
         except HostError as error:
             if hint := _fetch_hint(stage.tail):
                 raise HostError(error.message, hint=hint) from error
             raise
 
-    def _compile(self, root: Path, crates: Path, out: Path, scratch: Path, stage: Stage) -> None:
+    def _compile(self, out: Path, scratch: Path, stage: Stage) -> None:
         sandbox = Sandbox(
-            root=root / "builder",
-            read_only=(Bind(crates, "/src"), Bind(self._folder / SCHEDULERS, "/work")),
+            root=self._root / "builder",
+            read_only=(Bind(self._crates, "/src"), Bind(self._folder / SCHEDULERS, "/work")),
             writable=(Bind(scratch, "/build"), Bind(out, "/out")),
             env=(("SOURCE_DATE_EPOCH", str(self._recipe.debian.source_date_epoch)),),
             cwd="/build",
             limits=Limits(wall_s=_LIMIT_S),
         )
-        self._builder.run(sandbox, ["sh", "/work/build.sh", "/src", "/build", "/out", *self._crates], stage)
+        self._builder.run(sandbox, ["sh", "/work/build.sh", "/src", "/build", "/out", *self._names], stage)
 
-    def _collect(self, root: Path, crates: Path, built: Path, out: Path) -> None:
+    def collect(self, out: Path) -> None:
         """The programs with their libraries, and what they are."""
-        roots = Roots((root / "builder",))
+        roots = Roots((self._root / "builder",))
         programs = {}
         for crate in self._recipe.crates:
-            program = built / "bin" / crate.name
+            program = self._built / "bin" / crate.name
             link_file(program, out / "bin" / crate.name)
             libraries = {}
             for place, file in roots.closure([program]).items():
@@ -210,10 +188,10 @@ class _Workshop:
             programs[crate.name] = Program(
                 crate=crate,
                 sha256=file_sha256(program),
-                lock=file_sha256(crates / "src" / f"{crate.name}-{crate.version}" / "Cargo.lock"),
+                lock=file_sha256(self._crates / "src" / f"{crate.name}-{crate.version}" / "Cargo.lock"),
                 libraries=libraries,
             )
-        packages = debian.read_installed(root / "testbed")
+        packages = debian.read_installed(self._root / "testbed")
         (out / _FACTS).write_bytes(pretty(Schedulers(programs=programs, packages=packages)))
 
 

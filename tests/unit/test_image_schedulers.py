@@ -13,7 +13,7 @@ from testbed import image as images
 from testbed.candidate import read_candidate
 from testbed.data import data_directory
 from testbed.errors import HostError
-from testbed.image import schedulers
+from testbed.image import extra, schedulers
 from testbed.image.build import Builder
 from testbed.image.events import Stage
 from testbed.image.recipe import Sources
@@ -27,7 +27,7 @@ PROGRAM = Path("/usr/bin/true")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TESTBED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(schedulers, "probe", lambda: None)
+    monkeypatch.setattr(extra, "probe", lambda: None)
     return tmp_path / "cache"
 
 
