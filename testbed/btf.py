@@ -262,34 +262,62 @@ class Line:
     column: int
 
 
-_EXT_HEADER = struct.Struct("<HBBIIIII")
+class ExtTable(IntEnum):
+    """The tables of a `.BTF.ext` section, in the order of its header."""
+
+    FUNCTIONS = 0
+    LINES = 1
+    RELOCATIONS = 2
 
 
-def line_info(data: bytes, btf: Btf) -> dict[str, list[Line]]:
-    """Source lines from a `.BTF.ext` section, by name of the program's section, in order of instructions."""
+_EXT_HEADER = struct.Struct("<HBBI")
+_EXT_TABLE = struct.Struct("<II")
+_EXT_RECORD = struct.Struct("<IIII")
+
+
+def ext_records(data: bytes, table: ExtTable, btf: Btf) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    """The records of a table of `.BTF.ext`: name of the program's section, and the first four words of each.
+
+    A header from before the table was invented has none.
+
+    Raises:
+        BtfError: it is cut off, or is none.
+    """
+    place = _EXT_HEADER.size + table * _EXT_TABLE.size
     if len(data) < _EXT_HEADER.size:
         raise BtfError(f"BTF.ext of {len(data)} bytes, expected at least {_EXT_HEADER.size}")
-    magic, _version, _flags, header, _func_off, _func_len, line_off, line_len = _EXT_HEADER.unpack_from(data)
-    if magic != MAGIC or header + line_off + line_len > len(data):
+    magic, _version, _flags, header = _EXT_HEADER.unpack_from(data)
+    if magic != MAGIC or header > len(data):
         raise BtfError("BTF.ext is cut off")
-    part = data[header + line_off : header + line_off + line_len]
-    result: dict[str, list[Line]] = {}
-    if len(part) < 4:
-        return result
+    if header < place + _EXT_TABLE.size:
+        return
+    start, length = _EXT_TABLE.unpack_from(data, place)
+    part = data[header + start : header + start + length]
+    if len(part) < length:
+        raise BtfError("BTF.ext is cut off")
+    if length < 4:
+        return
     (record,) = struct.unpack_from("<I", part)
-    if record < 16:
-        raise BtfError(f"BTF.ext line records of {record} bytes, expected at least 16")
+    if record < _EXT_RECORD.size:
+        raise BtfError(f"BTF.ext records of {record} bytes, expected at least {_EXT_RECORD.size}")
     at = 4
     while at + 8 <= len(part):
         name, count = struct.unpack_from("<II", part, at)
         at += 8
         if at + count * record > len(part):
-            raise BtfError("BTF.ext line records are cut off")
-        lines = result.setdefault(btf.string(name), [])
+            raise BtfError("BTF.ext records are cut off")
+        section = btf.string(name)
         for index in range(count):
-            offset, file, text, place = struct.unpack_from("<IIII", part, at + index * record)
-            lines.append(Line(offset, btf.string(file), btf.string(text), place >> 10, place & 0x3FF))
+            yield section, _EXT_RECORD.unpack_from(part, at + index * record)
         at += count * record
+
+
+def line_info(data: bytes, btf: Btf) -> dict[str, list[Line]]:
+    """Source lines from a `.BTF.ext` section, by name of the program's section, in order of instructions."""
+    result: dict[str, list[Line]] = {}
+    for section, (offset, file, text, place) in ext_records(data, ExtTable.LINES, btf):
+        line = Line(offset, btf.string(file), btf.string(text), place >> 10, place & 0x3FF)
+        result.setdefault(section, []).append(line)
     for lines in result.values():
         lines.sort(key=lambda line: line.offset)
     return result

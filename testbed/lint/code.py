@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 
 from testbed import elf
-from testbed.btf import Btf, BtfError, Kind, Line, line_info
+from testbed.btf import Btf, ExtTable, Kind, Line, ext_records, line_info
 
 SLOT = 8
 MAX_SLOTS = 300_000  # the largest scheduler in the wild has a fifth of that
@@ -23,7 +23,6 @@ LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
 LOAD_64 = 0x18
 CALL, CALL_REGISTER, EXIT, JUMP, JUMP_LONG = 0x85, 0x8D, 0x95, 0x05, 0x06
 
-_EXT_HEADER = struct.Struct("<HBBIIIIIII")
 _PSEUDO_CALL, _PSEUDO_FUNCTION = 1, 4
 _FIELD_KINDS = range(0, 6)  # of CO-RE relocations: those that are about a field
 
@@ -241,30 +240,8 @@ def _maps(file: elf.Elf, btf: Btf | None) -> dict[str, Map]:
 
 def _core_fields(data: bytes, btf: Btf) -> dict[str, dict[int, str]]:
     """CO-RE relocations about fields: section → slot → `structure.field.field`."""
-    if len(data) < _EXT_HEADER.size:
-        return {}
-    header, relo_off, relo_len = (_EXT_HEADER.unpack_from(data)[index] for index in (3, 8, 9))
-    if header < _EXT_HEADER.size:
-        return {}  # an old compiler's: no relocations of this kind
-    part = data[header + relo_off : header + relo_off + relo_len]
-    if len(part) < relo_len:
-        raise BtfError("BTF.ext relocations are cut off")
     found: dict[str, dict[int, str]] = {}
-    if len(part) < 4:
-        return found
-    (record,) = struct.unpack_from("<I", part)
-    if record < 16:
-        raise BtfError(f"BTF.ext relocations of {record} bytes, expected at least 16")
-    at = 4
-    while at + 8 <= len(part):
-        name, count = struct.unpack_from("<II", part, at)
-        at += 8
-        if at + count * record > len(part):
-            raise BtfError("BTF.ext relocations are cut off")
-        into = found.setdefault(btf.string(name), {})
-        for index in range(count):
-            offset, type_, access, kind = struct.unpack_from("<IIII", part, at + index * record)
-            if kind in _FIELD_KINDS:
-                into[offset // SLOT] = btf.path(type_, btf.string(access))
-        at += count * record
+    for section, (offset, type_, access, kind) in ext_records(data, ExtTable.RELOCATIONS, btf):
+        if kind in _FIELD_KINDS:
+            found.setdefault(section, {})[offset // SLOT] = btf.path(type_, btf.string(access))
     return found
