@@ -8,7 +8,7 @@
  * on a quiet machine a stall.
  *
  * class: idle-cpu
- * expect: reject idle-while-runnable,runnable-task-stall,task-starved,canary-starved,latency-collapse
+ * expect: reject idle-while-runnable,runnable-task-stall,task-starved,canary-starved,latency-collapse,throughput-collapse
  * lint: lint-no-wakeup
  */
 #include <scx/common.bpf.h>
