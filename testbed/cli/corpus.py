@@ -23,7 +23,7 @@ EXAMPLES = """\
   testbed corpus --policy quick --out corpus       what is in `corpus` already is read, not run again
   testbed corpus --only lifo fifo                  those whose name has one of these words in it
   testbed corpus --good --seeds 10 --topology two four two-llcs   is a good one ever rejected?
-  testbed corpus --format json=bpf/catch-rate.json what README and the reference are made of
+  testbed corpus --format json=bpf/catch-rate/default.json   what README and the reference are made of
 """
 
 

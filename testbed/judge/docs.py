@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from testbed.corpus import document as corpus
+from testbed.corpus.header import POLICIES
 from testbed.gate.document import schema_text as gate_schema_text
 from testbed.judge import catalogue, modes, noise, truth_table
 from testbed.lint import texts as lint
@@ -21,14 +22,15 @@ from testbed.report.document import schema_text
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 README = ROOT / "README.md"
-CATCH_RATE = ROOT / "bpf" / "catch-rate.json"
+CATCH_RATES = [ROOT / "bpf" / "catch-rate" / f"{name}.json" for name in POLICIES]
+"""What was published, for each policy for which it was."""
 _BLOCK = re.compile(r"(<!-- catch rate: .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> dict[str, str]:
     """File name → content."""
     return {
-        "catch-rate.md": corpus_report.page(corpus.read(CATCH_RATE)),
+        "catch-rate.md": corpus_report.page(_catch_rates()),
         "codes.md": catalogue.page(),
         "failure-modes.md": modes.page(),
         "gate.schema.json": gate_schema_text(),
@@ -40,13 +42,17 @@ def pages() -> dict[str, str]:
     }
 
 
+def _catch_rates() -> list[corpus.Document]:
+    return [corpus.read(file) for file in CATCH_RATES if file.is_file()]
+
+
 def readme(text: str) -> str:
     """README with its table of the catch rate made anew.
 
     Raises:
         ValueError: there is no place for it.
     """
-    table = corpus_report.summary(corpus.read(CATCH_RATE))
+    table = corpus_report.summary(_catch_rates())
     made, count = _BLOCK.subn(lambda found: f"{found[1]}{table}{found[3]}", text)
     if count != 1:
         raise ValueError(f"README has {count} places for the catch rate, expected 1")

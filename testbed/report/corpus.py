@@ -31,32 +31,41 @@ def render(document: Document, name: str) -> str:
             return defused("\n".join([_title(document), "", *_body(document, _aligned)]) + "\n")
 
 
-def page(document: Document) -> str:
-    """The page of the reference that is made of a published document."""
-    asked = document.asked
-    by = [f"policy `{asked.policy}`", "clock `sim`"]
-    by += [f"{asked.seeds} orders of events"] if asked.seeds else []
-    by += [f"machines {', '.join(f'`{name}`' for name in asked.machines)}"] if asked.machines else []
-    head = f"""\
-<!-- Generated from bpf/catch-rate.json by `python -m testbed.judge.docs --write`. -->
+def page(documents: Sequence[Document]) -> str:
+    """The page of the reference that is made of the published documents, one for each policy."""
+    head = """\
+<!-- Generated from bpf/catch-rate/ by `python -m testbed.judge.docs --write`. -->
 
 # Catch rate
 
-Every scheduler of [the corpus](../../bpf/README.md), judged by `testbed corpus` and compared with what is known of it:
-{", ".join(by)}; testbed {document.testbed}, rules {document.judge}, image `{document.image.id[:16]}`;
-{_minutes(document.elapsed_s)} of judging in all.
+Every scheduler of [the corpus](../../bpf/README.md), judged by `testbed corpus` and compared with what is known of it.
 
 `tuned`: the checks' authors had seen it. `blind`: written from descriptions of failures by somebody who had seen
 neither checks nor thresholds, frozen by hash, and nothing was tuned on it. `kernel`: the kernel's own
 selftests of sched_ext, good and bad by what those tests expect. *Named* is a bad one that was rejected for what it is,
 *otherwise* one that was rejected for something else, *missed* one that passed.
 """
-    return "\n".join([head, *_body(document, _grid), ""])
+    return "\n".join([head, *(line for one in documents for line in _section(one))])
 
 
-def summary(document: Document) -> str:
+def _section(document: Document) -> Iterator[str]:
+    asked = document.asked
+    by = ["clock `sim`"]
+    by += [f"{asked.seeds} orders of events"] if asked.seeds else []
+    by += [f"machines {', '.join(f'`{name}`' for name in asked.machines)}"] if asked.machines else []
+    yield f"## By policy `{asked.policy}`"
+    yield ""
+    yield f"{', '.join(by)}; testbed {document.testbed}, rules {document.judge}, image `{document.image.id[:16]}`;"
+    yield f"{_minutes(document.elapsed_s)} of judging in all."
+    yield ""
+    yield from _body(document, _grid)
+    yield ""
+
+
+def summary(documents: Sequence[Document]) -> str:
     """The short table of README."""
     head = [
+        "policy",
         "set",
         "bad ones",
         "rejected",
@@ -69,6 +78,7 @@ def summary(document: Document) -> str:
     ]
     rows = [
         [
+            f"`{document.asked.policy}`",
             f"`{one.origin}`",
             str(one.named + one.otherwise + one.missed),
             f"{one.named + one.otherwise} ({_percent(one.recall)})",
@@ -79,6 +89,7 @@ def summary(document: Document) -> str:
             str(one.false_alarms),
             str(one.unclear + one.not_run),
         ]
+        for document in documents
         for one in document.tables
     ]
     return "\n".join([*_grid([head, *rows]), ""])

@@ -544,4 +544,4 @@ Unclear: no verdict, or an inconclusive one (1):
     )
     assert json.loads(report.render(found, "json"))["schema"] == "testbed.corpus/1"
     assert "| tuned | 3 | 1 | 0 | 1 |" in report.render(found, "markdown")
-    assert "| `blind` | 1 | 1 (100.0 %) | 0 | 0 | 0 | 0 | 0 | 0 |" in report.summary(found)
+    assert "| `quick` | `blind` | 1 | 1 (100.0 %) | 0 | 0 | 0 | 0 | 0 | 0 |" in report.summary([found])
