@@ -70,7 +70,11 @@ CLASSES: dict[str, FailureClass] = {
     ),
     "fork-or-cgroup": FailureClass(
         "fork, exec, or a change of cgroups fails or goes wrong",
-        _codes("fork-vetoed step-failed scheduler-error self-ejected unhealthy-after-detach out-of-memory", _WAITS),
+        _codes(
+            "fork-vetoed cgroup-vetoed",
+            "step-failed scheduler-error self-ejected unhealthy-after-detach out-of-memory",
+            _WAITS,
+        ),
     ),
     "memory": FailureClass(
         "memory grows, or runs out", _codes("out-of-memory fork-vetoed init-failed self-ejected unhealthy-after-detach")
