@@ -213,9 +213,9 @@ class Process:
     @property
     def ended_by_itself(self) -> bool:
         """The guest ended the machine, and nothing that it said was cut: the host had no hand in it."""
-        events = ("SHUTDOWN:guest-shutdown", "SHUTDOWN:guest-reset")
-        whole = all((self.boot.directory / name).stat().st_size < STREAM_LIMIT for name in (STREAM_FILE, CONSOLE_FILE))
-        return self._alone and whole and any(event in self._events for event in events)
+        if not self._alone or not {"SHUTDOWN:guest-shutdown", "SHUTDOWN:guest-reset"} & set(self._events):
+            return False  # a QEMU that was ended early has not even made its files
+        return all((self.boot.directory / name).stat().st_size < STREAM_LIMIT for name in (STREAM_FILE, CONSOLE_FILE))
 
     def _mistaken(self) -> bool:
         """QEMU runs the guest by another accelerator than the one that was asked for."""

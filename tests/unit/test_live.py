@@ -269,6 +269,19 @@ def test_a_guest_that_qmp_confirms_has_finished(tmp_path: Path, accelerator: str
     assert _watch(tmp_path, accelerator, answers, POWERED_OFF, END) == (Ended.FINISHED, "")
 
 
+def test_a_qemu_that_is_ended_before_it_made_its_files_has_not_ended_by_itself(tmp_path: Path) -> None:
+    boot = fake_boot(tmp_path)
+    process = qemu.Process(boot, "tcg-single")
+    process.prepare()
+    process.start([sys.executable, "-c", "import time; time.sleep(60)"])
+    boot.cancelled.set()
+    try:
+        assert process.wait().ended is Ended.INTERRUPTED
+        assert not process.ended_by_itself
+    finally:
+        process.close()
+
+
 def test_another_accelerator_than_asked_for_ends_the_run(tmp_path: Path) -> None:
     ended, reason = _watch(tmp_path, "kvm", TCG, [], HELLO, "stay")
     assert (ended, reason) == (Ended.QEMU_DIED, "asked for kvm, and QEMU says that KVM is off")
