@@ -34,7 +34,7 @@ from testbed.verdict import (
     Verdict,
 )
 
-JUDGE_VERSION = 7
+JUDGE_VERSION = 6
 """Raised whenever the same evidence may get another verdict."""
 
 _BENEFIT_CODES = frozenset(("latency-collapse", "throughput-collapse", "workload-worse"))

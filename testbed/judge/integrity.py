@@ -33,13 +33,11 @@ def findings(view: View) -> Iterator[Finding]:
     if attacks and not _out_of_memory(view):
         code = "tampering" if view.has_candidate else "guest-nonsense"
         yield view.found(code, f"the runner reports: {attacks[0].text('what')}", [view.ref(one) for one in attacks[:4]])
-    # A beat and the log wait for the stream of a machine that was saved, and may get it first.
-    begins = next((index for index, event in enumerate(stream.events) if event.name not in ("beat", "log")), 0)
     for index, event in enumerate(stream.events):
-        if event.name == "hello" and index > begins:
+        if event.name == "hello" and index > 0:
             yield view.found("guest-nonsense", "the runner said `hello` twice", [view.ref(event)])
             break
-    if stream.events and [event.name for event in stream.events[begins : begins + 1]] != ["hello"]:
+    if stream.events and stream.events[0].name != "hello":
         yield view.found(
             "guest-nonsense", "the stream does not begin with the runner's `hello`", [view.ref(stream.events[0])]
         )

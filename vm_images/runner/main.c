@@ -15,13 +15,12 @@
 
 #include "runner.h"
 
-void hello(void)
+void hello(struct json *j)
 {
 	struct utsname u;
 	unsigned char cpus[1024];
 	char buf[1024], clock[64] = "", *p;
 	struct scx_state s;
-	struct json j;
 	uint64_t kb = 0;
 
 	uname(&u);
@@ -30,22 +29,21 @@ void hello(void)
 	read_file("/sys/devices/system/clocksource/clocksource0/current_clocksource", clock, sizeof(clock));
 	clock[strcspn(clock, "\n")] = 0;
 	scx_read(&s);
-	ev_begin(&j, "hello");
-	ev_u64(&j, "version", PROTOCOL_VERSION);
-	ev_str(&j, "release", u.release);
-	ev_i64(&j, "cpus", online_cpus(cpus, 1024));
+	ev_begin(j, "hello");
+	ev_u64(j, "version", PROTOCOL_VERSION);
+	ev_str(j, "release", u.release);
+	ev_i64(j, "cpus", online_cpus(cpus, 1024));
 	if (read_file("/sys/devices/system/cpu/possible", buf, sizeof(buf)) <= 0)
 		buf[0] = 0;
-	ev_i64(&j, "possible", parse_cpulist(buf, cpus, 1024));
-	ev_u64(&j, "memory_kb", kb);
-	ev_str(&j, "clocksource", clock);
-	ev_str(&j, "state", s.state);
+	ev_i64(j, "possible", parse_cpulist(buf, cpus, 1024));
+	ev_u64(j, "memory_kb", kb);
+	ev_str(j, "clocksource", clock);
+	ev_str(j, "state", s.state);
 	/* under virtual time QEMU's own, so that the host can find this moment again */
-	ev_u64(&j, "tsc", __builtin_ia32_rdtsc());
+	ev_u64(j, "tsc", __builtin_ia32_rdtsc());
 	/* the kernel's SCX_WATCHDOG_MAX_TIMEOUT, which is no enumerator and so cannot be asked for */
-	ev_u64(&j, "timeout_max_ms", 30000);
-	topology_tell(&j);
-	ev_send(&j);
+	ev_u64(j, "timeout_max_ms", 30000);
+	topology_tell(j);
 }
 
 void told_job(void)
@@ -125,7 +123,6 @@ static int run(void)
 	warm_start();
 	kmsg_open();
 	stream_open();
-	hello();
 
 	text = fwcfg_read("opt/testbed/job", &len);
 	if (!text || job_parse(text, &job, why, sizeof(why)))

@@ -69,7 +69,7 @@ int cpio_unpack(const uint8_t *data, size_t size, const char *into, char *why, s
 
 /* ---- stream.c ---- */
 struct json { unsigned n; bool full; char b[4200]; };
-void stream_open(void);				/* with the key of fw_cfg */
+void stream_open(void);				/* with the key of fw_cfg; says hello */
 void stream_hold(void);				/* nobody says anything until … */
 void stream_again(void);			/* … a stream with a key of its own begins */
 bool stream_is_open(void);
@@ -285,7 +285,7 @@ void init_modules(void);
 void init_poweroff(void);
 
 /* ---- main.c ---- */
-void hello(void);
+void hello(struct json *j);		/* who we are, the first event of a stream */
 void told_job(void);
 
 int selftest_main(void);

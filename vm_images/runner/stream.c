@@ -17,46 +17,6 @@ static bool opened;
 
 struct logsrc log_verifier, log_libbpf, log_program, log_kernel;
 
-static void begin(void)
-{
-	size_t n;
-	uint8_t *key = fwcfg_read("opt/testbed/key", &n);
-
-	if (!key || n < 16)
-		die("no key in fw_cfg");
-	hmac_init(&mac, key, n);
-	explicit_bzero(key, n);
-	free(key);
-	seq = 0;
-	log_init(&log_verifier, "verifier", LOG_LIMIT_VERIFIER);
-	log_init(&log_libbpf, "libbpf", LOG_LIMIT);
-	log_init(&log_program, "program", LOG_LIMIT);
-	log_init(&log_kernel, "kernel", LOG_LIMIT);
-	/* The firmware talks on the same port before us (SeaBIOS does); our first line must begin one. */
-	debugcon_write("\n", 1);
-}
-
-void stream_open(void)
-{
-	mutex_init_pi(&lock);
-	mutex_init_pi(&log_lock);
-	begin();
-	opened = true;
-}
-
-void stream_hold(void)
-{
-	pthread_mutex_lock(&log_lock);
-	pthread_mutex_lock(&lock);
-}
-
-void stream_again(void)
-{
-	begin();
-	pthread_mutex_unlock(&lock);
-	pthread_mutex_unlock(&log_lock);
-}
-
 bool stream_is_open(void)
 {
 	return opened;
@@ -221,7 +181,8 @@ void ev_micro(struct json *j, const char *k, uint64_t v)
 	fixed(j, k, v, 6, 1000000);
 }
 
-void ev_send(struct json *j)
+/* For who holds the lock. */
+static void say(const struct json *j)
 {
 	/* Under the lock, and not on the stack: what depends on the key is nobody's to find (sha256.c). */
 	static char line[4400];
@@ -230,9 +191,6 @@ void ev_send(struct json *j)
 	struct iovec parts[2];
 	size_t n, at_mac, at_json;
 
-	if (!opened)
-		return;
-	pthread_mutex_lock(&lock);
 	n = dec(line, seq++);
 	line[n++] = ' ';
 	at_mac = n;
@@ -255,7 +213,61 @@ void ev_send(struct json *j)
 	}
 	line[n++] = '\n';
 	debugcon_write(line, n);
+}
+
+void ev_send(struct json *j)
+{
+	if (!opened)
+		return;
+	pthread_mutex_lock(&lock);
+	say(j);
 	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * A new stream, which begins with who we are: what others have to say waits for the lock until then. The firmware talks on
+ * the same port before us (SeaBIOS does), so our first line must begin one.
+ */
+static void begin(void)
+{
+	struct json j;
+	size_t n;
+	uint8_t *key = fwcfg_read("opt/testbed/key", &n);
+
+	if (!key || n < 16)
+		die("no key in fw_cfg");
+	hmac_init(&mac, key, n);
+	explicit_bzero(key, n);
+	free(key);
+	seq = 0;
+	log_init(&log_verifier, "verifier", LOG_LIMIT_VERIFIER);
+	log_init(&log_libbpf, "libbpf", LOG_LIMIT);
+	log_init(&log_program, "program", LOG_LIMIT);
+	log_init(&log_kernel, "kernel", LOG_LIMIT);
+	debugcon_write("\n", 1);
+	hello(&j);
+	say(&j);
+}
+
+void stream_open(void)
+{
+	mutex_init_pi(&lock);
+	mutex_init_pi(&log_lock);
+	begin();
+	opened = true;
+}
+
+void stream_hold(void)
+{
+	pthread_mutex_lock(&log_lock);
+	pthread_mutex_lock(&lock);
+}
+
+void stream_again(void)
+{
+	begin();
+	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&log_lock);
 }
 
 void log_init(struct logsrc *l, const char *name, uint64_t limit)

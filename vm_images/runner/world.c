@@ -90,7 +90,6 @@ int world_saved(char *why, size_t whylen)
 	debugcon_write(READY, sizeof(READY) - 1);
 	machine_stop();
 	stream_again();
-	hello();
 	text = fwcfg_read("opt/testbed/job", &len);
 	if (!text || job_parse(text, &next, why, whylen))
 		return -EINVAL;
