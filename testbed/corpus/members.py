@@ -71,15 +71,15 @@ class Member:
         return self.header.outcome is Outcome.PASS
 
 
+_Command = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+( \S+)*$")]
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+
+
 class _Program(Model):
     """An entry of `programs.yaml`: a program or a selftest."""
 
-    run: Annotated[str, StringConstraints(pattern=r"^([a-z0-9_]+( \S+)*)?$")] = Field(
-        default="", description="program and options"
-    )
-    selftest: Annotated[str, StringConstraints(pattern=r"^([a-z0-9_]+)?$")] = Field(
-        default="", description="one of the kernel's selftests, NAME of NAME.bpf.c; instead of `run`"
-    )
+    run: _Command | None = Field(default=None, description="program and options")
+    selftest: _Name | None = Field(default=None, description="NAME of a NAME.bpf.c of the kernel's; instead of `run`")
     expect: Literal["pass", "reject"]
     failure_class: str = Field(default="", alias="class")
     codes: tuple[str, ...] = ()
@@ -157,10 +157,11 @@ def _programs(file: Path) -> Iterator[Member]:
                 raise document.error(
                     ("programs", index, key), f"`{key}`: there is no `{word}`", did_you_mean(word, known)
                 )
-        if bool(one.run) == bool(one.selftest):
+        name = one.run or one.selftest
+        if name is None or (one.run and one.selftest):
             raise document.error(("programs", index), "expected one of `run` and `selftest`", "")
         found = Header(
-            name=one.run or one.selftest,
+            name=name,
             outcome=Outcome(one.expect),
             failure_class=one.failure_class if one.expect == "reject" else "",
             codes=one.codes,
@@ -169,7 +170,7 @@ def _programs(file: Path) -> Iterator[Member]:
         yield Member(
             found,
             Origin.KERNEL if one.selftest else Origin.TUNED,
-            words=tuple(one.run.split()),
+            words=tuple(one.run.split()) if one.run else (),
             selftest=f"{one.selftest}.bpf.c" if one.selftest else "",
             optional=one.optional,
         )
