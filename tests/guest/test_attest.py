@@ -13,9 +13,19 @@ from typing import Any
 import pytest
 
 from testbed import judge
-from testbed.case import CONSOLE_FILE, KEY_FILE, OUTCOME_FILE, STREAM_FILE, TRACE_FILE, Case, canonical_json
+from testbed.case import (
+    CONSOLE_FILE,
+    KEY_FILE,
+    OUTCOME_FILE,
+    STREAM_FILE,
+    TRACE_FILE,
+    Case,
+    RunEvidence,
+    canonical_json,
+)
 from testbed.image import Image, btf_sha256
 from testbed.image.tree import file_sha256
+from testbed.spec import Role
 from tests.guest.conftest import COMMAND, ROOT, Answer, environment, testbed
 
 POLICY = """\
@@ -46,8 +56,8 @@ def attest(case: Path, tmp: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, env=env, cwd=ROOT)
 
 
-def judged(tmp: Path, source: str) -> Answer:
-    return testbed(tmp, source, "--policy", str(policy_file(tmp)), "--clock", "sim")
+def judged(tmp: Path, source: str, *more: str) -> Answer:
+    return testbed(tmp, source, "--policy", str(policy_file(tmp)), "--clock", "sim", *more)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +69,8 @@ def passed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Answer:
 
 @pytest.fixture(scope="module")
 def rejected(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    answer = judged(tmp_path_factory.mktemp("rejected"), "bpf/bad/drops_one_process.bpf.c")
+    # With all of its runs, as a case that passes has them: EEVDF's would be ended at the failure unless it was cached.
+    answer = judged(tmp_path_factory.mktemp("rejected"), "bpf/bad/drops_one_process.bpf.c", "--all")
     assert answer.code == 1, answer.about()
     return answer
 
@@ -103,10 +114,14 @@ def sealed_again(case: Path) -> None:
 
 def evidence_of(good: Path, case: Path) -> None:
     """Give a case the evidence of another one: whole, signed by the keys that lie beside it, judged as it should be."""
-    donors = {run.spec.role: good / run.name for run in Case.open(good).runs if run.spec.repeats is None}
+
+    def part(run: RunEvidence) -> tuple[Role, str]:
+        return run.spec.role, run.spec.candidate if run.spec.role is Role.CONTROL else ""
+
+    donors = {part(run): good / run.name for run in Case.open(good).runs if run.spec.repeats is None}
     for run in Case.open(case).runs:
         for name in (STREAM_FILE, CONSOLE_FILE, TRACE_FILE, KEY_FILE, OUTCOME_FILE):
-            shutil.copyfile(donors[run.spec.role] / name, case / run.name / name)
+            shutil.copyfile(donors[part(run)] / name, case / run.name / name)
     sealed_again(case)
 
 
