@@ -71,7 +71,7 @@ int evidence_write(const struct record *r, json *rollback, char *place, size_t n
 	e = put(folder, "kernel.log", text, len) ?: e;
 	len = program_tail(&text);
 	e = put(folder, "program.log", text, len) ?: e;
-	len = loader_log(&text);
+	len = object_log(&text);
 	e = put(folder, "loader.log", text, len) ?: e;
 	all = malloc((size_t)SAMPLES * (SAMPLE_SIZE + 1));
 	if (!all)

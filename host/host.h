@@ -233,7 +233,7 @@ int object_load(void *attach);
 int object_attach(void *attach);
 int object_detach(void *unused);
 int object_close(void *unused);
-size_t loader_log(const char **text);
+size_t object_log(const char **text);
 
 /* ---- spawn.c: what is not ours ---- */
 void spawn_init(void);

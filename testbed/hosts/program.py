@@ -21,6 +21,8 @@ from testbed.sandbox import Bind, Limits, Sandbox
 NAME = "testbed-host"
 UNIT = "testbed-host.service"
 _LIMIT_S = 600.0
+#: Sources that it shares with the guest's runner.
+_SHARED = ("eu_search.c", "loader.c", "loader.h")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def build(listener: Listener) -> Program:
     compiler = image.manifest.components["builder"].sha256
 
     def key() -> str:
-        files = [*sorted(path for path in folder.iterdir() if path.is_file()), runner / "eu_search.c"]
+        files = [*sorted(path for path in folder.iterdir() if path.is_file()), *(runner / name for name in _SHARED)]
         named = [(path.name, file_sha256(path)) for path in files]
         return hashlib.sha256(json.dumps([compiler, named]).encode()).hexdigest()[:32]
 

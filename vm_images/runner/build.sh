@@ -1,41 +1,24 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Builds the guest runner, inside the builder root: build.sh SRC OUT [TOOLS]. TOOLS is the `tools` directory of the
-# kernel's source; with it libbpf is built from there and knows as much as the guest's kernel (Debian 13's 1.5 cannot
-# associate a scheduler's other programs with it). The same sources give the same bytes: no paths, no dates, no build
-# id, and the order of the files is fixed.
+# Builds the guest runner, inside the builder root: build.sh SRC OUT. The same sources give the same bytes: no paths,
+# no dates, no build id, and the order of the files is fixed.
 set -eu
 src=$(cd "$1" && pwd)
 mkdir -p "$2"
 out=$(cd "$2" && pwd)
-tools=${3:-}
 export LC_ALL=C
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags="-std=gnu11 -D_GNU_SOURCE -O2 -ffile-prefix-map=$src=runner -ffile-prefix-map=$work=work"
-bpf=-lbpf
-if [ -n "$tools" ]; then
-	tools=$(cd "$tools" && pwd)
-	flags="$flags -ffile-prefix-map=$tools=tools"
-	mkdir -p "$work/include/bpf" "$work/libbpf"
-	cp "$tools"/lib/bpf/*.h "$work/include/bpf/"
-	for c in "$tools"/lib/bpf/*.c; do
-		# shellcheck disable=SC2086
-		${CC:-gcc} $flags -w -D_LARGEFILE64_SOURCE -D_FILE_OFFSET_BITS=64 -I"$tools/lib/bpf" -I"$tools/include" \
-			-I"$tools/include/uapi" -c "$c" -o "$work/libbpf/$(basename "$c" .c).o"
-	done
-	bpf="-I$work/include $work/libbpf/*.o"
-fi
 # The oracle's programs: one object for all kernels, since each place in the kernel's memory is found when it is loaded.
 clang=$(ls /usr/bin/clang-[0-9]* | sort -V | tail -n 1)
 "$clang" --target=bpf -mcpu=v3 -O2 -g -ffile-prefix-map="$src=runner" -Wall -Wextra -Wno-unused-parameter -Werror \
 	"-I/usr/include/$(gcc -dumpmachine)" -c "$src/oracle.bpf.c" -o "$work/oracle.bpf.o"
 cd "$src"
-# shellcheck disable=SC2086
-${CC:-gcc} $flags -Wa,-I"$work" -Wall -Wextra -Werror -static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
-	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loads.c main.c measure.c monitor.c object.c oracle.c \
-	pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c topology.c util.c world.c \
-	$bpf -lelf -lz -lzstd
+${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -O2 -ffile-prefix-map="$src=runner" -Wa,-I"$work" -Wall -Wextra -Werror \
+	-static -pthread -Wl,--build-id=none -Wl,-s -o "$work/testbed-runner" \
+	btf.c cgroup.c children.c cpio.c eu_search.c health.c hist.c init.c job.c kmsg.c loader.c loads.c main.c measure.c monitor.c \
+	object.c oracle.c pool.c ports.c program.c scx.c selftest.c sha256.c starving.c stream.c topology.c util.c world.c \
+	-lbpf -lelf -lz -lzstd
 "$work/testbed-runner" selftest > "$work/selftest" || {
 	grep -v "^ok" "$work/selftest" >&2
 	exit 1
