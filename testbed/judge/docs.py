@@ -22,8 +22,8 @@ from testbed.report.document import schema_text
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 README = ROOT / "README.md"
-CATCH_RATES = [ROOT / "bpf" / "catch-rate" / f"{name}.json" for name in POLICIES]
-"""What was published, for each policy for which it was."""
+CATCH_RATES = [ROOT / "bpf" / "catch-rate" / f"{name}{part}.json" for name in POLICIES for part in ("", "-good")]
+"""What was published, for each policy for which it was; the good ones may have been judged apart."""
 _BLOCK = re.compile(r"(<!-- catch rate: .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

@@ -545,3 +545,15 @@ Unclear: no verdict, or an inconclusive one (1):
     assert json.loads(report.render(found, "json"))["schema"] == "testbed.corpus/1"
     assert "| tuned | 3 | 1 | 0 | 1 |" in report.render(found, "markdown")
     assert "| `quick` | `blind` | 1 | 1 (100.0 %) | 0 | 0 | 0 | 0 | 0 | 0 |" in report.summary([found])
+
+
+def test_what_was_judged_apart_is_counted_together_in_the_short_table_only() -> None:
+    bad = document(row("a", Result.NAMED), row("b", Result.MISSED), row("c", Result.NOT_RUN))
+    good = document(row("d", Result.PASSED, good=True), row("e", Result.UNCLEAR, good=True))
+    assert "| `quick` | `tuned` | 2 | 1 (50.0 %) | 1 | 1 | 1 | 1 | 0 | 2 |" in report.summary([bad, good])
+    page = report.page([bad, good, document(*bad.rows, *good.rows)])
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## By policy `quick`, bad ones",
+        "## By policy `quick`, good ones",
+        "## By policy `quick`",
+    ]
