@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the same runs again and again on a host that is too busy, and count how many differ by a bit.
 
-    .venv/bin/python benchmarks/digests.py --runs 1000 --load 2    # 50 minutes on two cores without the load
-    .venv/bin/python benchmarks/digests.py --runs 60 --only first-look
+    .venv/bin/python benchmarks/digests.py --runs 1000 --load 2    # some hours on two cores
+    .venv/bin/python benchmarks/digests.py --runs 1000 --only first-look schbench "starvation     1"    # one hour
 
 Each group is a scenario, a machine, a candidate and a seed; the runs go round the groups, more of them at a time than
 there are cores (`--jobs`), beside as many spinning processes as `--load` says. Nothing is taken from the cache. One
