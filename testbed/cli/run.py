@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from testbed.cli import engines, output
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from testbed.trial import Desk
     from testbed.verdict import Verdict
     from testbed.vm.guest import Boot, Guest
+
+_SAME_SIGNAL_S = 1.0
+"""Signals that are closer together say one thing."""
 
 RUN_EXAMPLES = """\
   testbed run my.bpf.c                        compile it, run it in guests, judge it
@@ -224,14 +230,31 @@ def _probe(image: Image) -> LiveProbe:
 
 
 def cancel_on_signal(cancelled: threading.Event) -> None:
-    """The first signal ends the work cleanly, a second one at once."""
+    """The first signal ends the work cleanly, one more at once, if it comes when the first may have been heard.
 
-    def first(number: int, _frame: object) -> None:
+    A handler runs in the midst of whatever the main thread does, `cancelled.wait()` or itself among that, so it takes
+    no lock: `cancelled` is set by a thread that it wakes. Two signals at the same time are one: `timeout` sends it to
+    the tool and to its group.
+    """
+    heard, wake = os.pipe()
+    os.set_blocking(wake, False)
+    asked: list[float] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if asked and now - asked[0] >= _SAME_SIGNAL_S:
+            signal.default_int_handler(number, frame)
+        asked.append(now)
+        with suppress(BlockingIOError):
+            os.write(wake, b"!")
+
+    def set_event() -> None:
+        os.read(heard, 1)
         cancelled.set()
-        signal.signal(number, signal.default_int_handler)
 
-    signal.signal(signal.SIGINT, first)
-    signal.signal(signal.SIGTERM, first)
+    threading.Thread(target=set_event, name="signals", daemon=True).start()
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _keep_alive(listener: Listener, stack: ExitStack) -> None:
