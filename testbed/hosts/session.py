@@ -7,7 +7,6 @@ import contextlib
 import os
 import select
 import shutil
-import signal
 import termios
 import tty
 from collections.abc import Iterator
@@ -36,25 +35,33 @@ def hold(transport: paramiko.Transport, command: str, keys: int, screen: BinaryI
         HostError: it has none, because the connection was lost or a signal ended the command.
     """
     channel = transport.open_session()
+    size = None
     with contextlib.ExitStack() as stack:
         stack.callback(channel.close)
         if command:
             channel.exec_command(command)
         elif os.isatty(keys):
-            columns, lines = shutil.get_terminal_size()
-            channel.get_pty(os.environ.get("TERM", "dumb"), columns, lines)
+            size = shutil.get_terminal_size()
+            channel.get_pty(os.environ.get("TERM", "dumb"), *size)
             channel.invoke_shell()
             stack.enter_context(_raw(keys))
-            stack.enter_context(_follow_size(channel))
         else:
             channel.invoke_shell()
-        return _talk(channel, keys, screen, errors)
+        return _talk(channel, keys, screen, errors, size)
 
 
-def _talk(channel: paramiko.Channel, keys: int, screen: BinaryIO, errors: BinaryIO) -> int:
+def _talk(
+    channel: paramiko.Channel, keys: int, screen: BinaryIO, errors: BinaryIO, size: os.terminal_size | None
+) -> int:
+    """`size`: what the other end takes for that of the window; None where there is none."""
     inputs: list[int | paramiko.Channel] = [channel, keys]
     while True:
         ready, _, _ = select.select(inputs, [], [], POLL_S)
+        # Looked at here and not on SIGWINCH: a handler may interrupt whoever holds a lock that the channel needs.
+        if size is not None and (now := shutil.get_terminal_size()) != size:
+            size = now
+            with contextlib.suppress(OSError, paramiko.SSHException):
+                channel.resize_pty(*size)
         over = channel.closed or (channel.exit_status_ready() and channel.eof_received)
         for has_some, take, target in (
             (channel.recv_ready, channel.recv, screen),
@@ -88,19 +95,3 @@ def _raw(keys: int) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _follow_size(channel: paramiko.Channel) -> Iterator[None]:
-    """Tell the other end when the window changes its size."""
-
-    def tell(_number: int, _frame: object) -> None:
-        columns, lines = shutil.get_terminal_size()
-        with contextlib.suppress(OSError, paramiko.SSHException):
-            channel.resize_pty(columns, lines)
-
-    before = signal.signal(signal.SIGWINCH, tell)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)

@@ -109,6 +109,54 @@ def test_a_session_passes_on_keys_both_streams_and_the_status(command: str, keys
     assert server.asked == ([command.encode()] if command else [])
 
 
+class TerminalServer(Server):
+    """Has a terminal, and ends when its size has changed."""
+
+    def __init__(self) -> None:
+        super().__init__(b"bye", b"", 0)
+        self.sizes: list[tuple[int, int]] = []
+        self.changed = threading.Event()
+
+    def check_channel_pty_request(
+        self,
+        channel: paramiko.Channel,
+        term: bytes,
+        width: int,
+        height: int,
+        pixelwidth: int,
+        pixelheight: int,
+        modes: bytes,
+    ) -> bool:
+        self.sizes.append((width, height))
+        return True
+
+    def check_channel_window_change_request(
+        self, channel: paramiko.Channel, width: int, height: int, pixelwidth: int, pixelheight: int
+    ) -> bool:
+        self.sizes.append((width, height))
+        self.changed.set()
+        return True
+
+    def work(self, channel: paramiko.Channel) -> None:
+        assert self.changed.wait(WAIT_S)
+        channel.sendall(self.answer)
+        channel.send_exit_status(0)
+        channel.close()
+
+
+def test_the_other_end_learns_when_the_window_changes_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [os.terminal_size((80, 24)), os.terminal_size((80, 24)), os.terminal_size((100, 30))]
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: sizes.pop(0) if len(sizes) > 1 else sizes[0])
+    server = TerminalServer()
+    ours, theirs = os.openpty()
+    try:
+        assert hold(server, "", theirs) == (0, b"bye", b"")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert server.sizes == [(80, 24), (100, 30)]
+
+
 def test_a_lost_connection_is_no_exit_status(keys: int) -> None:
     with pytest.raises(HostError, match="the connection was lost"):
         hold(Server(b"half", b"", None), "sleep 100", keys)
