@@ -88,7 +88,7 @@ class Table(Model):
     not_run: int = Field(description="good and bad ones")
     recall: float | None = Field(description="bad ones that were rejected, of those that were judged")
     named_share: float | None = Field(description="bad ones that were named rightly, of those that were rejected")
-    precision: float | None = Field(description="bad ones among all that were rejected")
+    precision: float | None = Field(description="bad ones among all that were rejected; null: none was asked about")
 
 
 class Asked(Model):
@@ -178,7 +178,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
             not_run=_count(own, Result.NOT_RUN),
             recall=_share(rejected, rejected + missed),
             named_share=_share(named, rejected),
-            precision=_share(rejected, rejected + false_alarms),
+            precision=_share(rejected, rejected + false_alarms) if bad else None,
         )
 
 

@@ -111,8 +111,9 @@ def _title(document: Document) -> str:
 
 def _body(document: Document, grid: Callable[[Sequence[Sequence[str]]], list[str]]) -> Iterator[str]:
     yield from grid(_totals(document.tables))
-    yield ""
-    yield from grid(_by_class(document.tables))
+    if any(table.classes for table in document.tables):
+        yield ""
+        yield from grid(_by_class(document.tables))
     for result, heading in _TROUBLE:
         rows = [row for row in document.rows if row.result is result]
         if not rows:

@@ -551,6 +551,8 @@ def test_what_was_judged_apart_is_counted_together_in_the_short_table_only() -> 
     bad = document(row("a", Result.NAMED), row("b", Result.MISSED), row("c", Result.NOT_RUN))
     good = document(row("d", Result.PASSED, good=True), row("e", Result.UNCLEAR, good=True))
     assert "| `quick` | `tuned` | 2 | 1 (50.0 %) | 1 | 1 | 1 | 1 | 0 | 2 |" in report.summary([bad, good])
+    assert good.tables[0].precision is None
+    assert "class" not in report.render(good, "text")
     page = report.page([bad, good, document(*bad.rows, *good.rows)])
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## By policy `quick`, bad ones",
