@@ -10,7 +10,7 @@ from pathlib import Path
 
 from testbed import image as images
 from testbed.data import data_directory
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.cache import Cache
 from testbed.image.events import Reporter, Stage
 from testbed.image.recipe import Sources

@@ -159,7 +159,7 @@ def build(listener: Listener = _silent, *, locked: bool = False, update_lock: bo
 def _build(sources: Sources, cache: Cache, listener: Listener, *, require_locked: bool) -> Image:
     reporter = Reporter(listener, cache.root / "logs" / f"{sources.key()[:12]}.log")
     # Builders wait for each other stage by stage; only `prune` must not run beside them.
-    from testbed.image.build import Builder
+    from testbed.image.builder import Builder
 
     with cache.lock("build", lambda: reporter.line("image", "`image prune` is at work, waiting for it"), shared=True):
         return Builder(sources, cache, reporter, require_locked).build()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from testbed.data import data_directory
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors
 from testbed.image.events import Reporter
 from testbed.image.recipe import Sources

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from testbed.data import data_directory
 from testbed.image import debian
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.events import Stage
 from testbed.image.extra import Extra, key_of
 from testbed.image.model import BuilderRecipe, DebianRecipe, Package, pretty

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from testbed.errors import UsageError
 from testbed.image import debian
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.cache import Cache, cache_root, disk_errors, remove_tree
 from testbed.image.derive import unpack_packages
 from testbed.image.events import Reporter, Stage

@@ -22,7 +22,7 @@ from pydantic import Field, StringConstraints
 from testbed.data import data_directory
 from testbed.errors import HostError
 from testbed.image import debian
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.elf import Roots
 from testbed.image.events import Stage
 from testbed.image.extra import Extra, key_of

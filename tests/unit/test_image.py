@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import lzma
 import os
@@ -21,7 +22,7 @@ from testbed.cli import main
 from testbed.errors import ExitCode, HostError, TestbedError, UsageError
 from testbed.image import Image
 from testbed.image.assemble import Parts, assemble
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.cache import Cache
 from testbed.image.elf import Roots, dependencies, resolve
 from testbed.image.model import Drift, Package, Packages, SourceFile, SourcePackage, pretty
@@ -372,3 +373,10 @@ def test_two_whole_builds_have_the_same_id(tmp_path: Path, monkeypatch: pytest.M
         shutil.rmtree(tmp_path / name)
     assert len(ids) == 1
     assert len(ids.pop()) == hashlib.sha256().digest_size * 2
+
+
+def test_no_module_takes_the_place_of_a_function_of_the_package() -> None:
+    # `import testbed.image.NAME` puts the module under NAME into the package, over a function of that name.
+    modules = {path.stem for path in Path(images.__file__).parent.glob("*.py")}
+    assert not modules & {name for name, what in vars(images).items() if inspect.isfunction(what)}
+    assert inspect.isfunction(images.build)

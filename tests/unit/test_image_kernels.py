@@ -14,7 +14,7 @@ from testbed import image as images
 from testbed.data import data_directory
 from testbed.errors import HostError, UsageError
 from testbed.image import Image, kernels
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.events import Stage
 from testbed.image.model import Derived
 from testbed.image.recipe import Sources

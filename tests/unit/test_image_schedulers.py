@@ -14,7 +14,7 @@ from testbed.candidate import read_candidate
 from testbed.data import data_directory
 from testbed.errors import HostError
 from testbed.image import extra, schedulers
-from testbed.image.build import Builder
+from testbed.image.builder import Builder
 from testbed.image.events import Stage
 from testbed.image.recipe import Sources
 from testbed.image.schedulers import directory, load_recipe, road
