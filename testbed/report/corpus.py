@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from testbed.case import canonical_json
-from testbed.corpus.document import ClassCounts, Document, Result, Row, Table
-from testbed.corpus.members import Origin
+from testbed.corpus.document import ClassCounts, Document, Result, Row, Table, tables
 from testbed.report.escape import defused, harmless
 
 FORMATS = ("text", "json", "markdown")
@@ -54,8 +53,9 @@ def _section(document: Document) -> Iterator[str]:
     by = ["clock `sim`"]
     by += [f"{asked.seeds} orders of events"] if asked.seeds else []
     by += [f"machines {', '.join(f'`{name}`' for name in asked.machines)}"] if asked.machines else []
-    kinds = {row.good for row in document.rows}
-    yield f"## By policy `{asked.policy}`{'' if len(kinds) != 1 else ', good ones' if True in kinds else ', bad ones'}"
+    kinds = frozenset(row.good for row in document.rows)
+    part = {frozenset([True]): ", good ones", frozenset([False]): ", bad ones"}.get(kinds, "")
+    yield f"## By policy `{asked.policy}`{part}"
     yield ""
     yield f"{', '.join(by)}; testbed {document.testbed}, rules {document.judge}, image `{document.image.id[:16]}`;"
     yield f"{_minutes(document.elapsed_s)} of judging in all."
@@ -78,30 +78,26 @@ def summary(documents: Sequence[Document]) -> str:
         "false alarms",
         "not judged",
     ]
-    parts: dict[tuple[str, Origin], list[Table]] = {}
+    by_policy: dict[str, list[Row]] = {}
     for document in documents:
-        for one in document.tables:
-            parts.setdefault((document.asked.policy, one.origin), []).append(one)
-    rows = [[f"`{policy}`", f"`{origin}`", *_short(tables)] for (policy, origin), tables in parts.items()]
-    return "\n".join([*_grid([head, *rows]), ""])
-
-
-def _short(tables: Sequence[Table]) -> list[str]:
-    """The cells of one part of the corpus, of which good and bad ones may have been judged apart."""
-    rejected = sum(one.named + one.otherwise for one in tables)
-    missed = sum(one.missed for one in tables)
-    passed = sum(one.passed for one in tables)
-    false_alarms = sum(one.false_alarms for one in tables)
-    return [
-        str(rejected + missed),
-        f"{rejected} ({_percent(rejected / (rejected + missed) if rejected + missed else None)})",
-        str(sum(one.named for one in tables)),
-        str(missed),
-        str(passed + false_alarms),
-        str(passed),
-        str(false_alarms),
-        str(sum(one.unclear + one.not_run for one in tables)),
+        by_policy.setdefault(document.asked.policy, []).extend(document.rows)
+    rows = [
+        [
+            f"`{policy}`",
+            f"`{one.origin}`",
+            str(one.named + one.otherwise + one.missed),
+            f"{one.named + one.otherwise} ({_percent(one.recall)})",
+            str(one.named),
+            str(one.missed),
+            str(one.passed + one.false_alarms),
+            str(one.passed),
+            str(one.false_alarms),
+            str(one.unclear + one.not_run),
+        ]
+        for policy, judged in by_policy.items()
+        for one in tables(judged)
     ]
+    return "\n".join([*_grid([head, *rows]), ""])
 
 
 def _title(document: Document) -> str:
