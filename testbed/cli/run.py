@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -237,16 +237,15 @@ def cancel_on_signal(cancelled: threading.Event) -> None:
     the tool and to its group.
     """
     heard, wake = os.pipe()
-    os.set_blocking(wake, False)
     asked: list[float] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if asked and now - asked[0] >= _SAME_SIGNAL_S:
-            signal.default_int_handler(number, frame)
-        asked.append(now)
-        with suppress(BlockingIOError):
+        if not asked:
+            asked.append(now)
             os.write(wake, b"!")
+        elif now - asked[0] >= _SAME_SIGNAL_S:
+            signal.default_int_handler(number, frame)
 
     def set_event() -> None:
         os.read(heard, 1)
